@@ -1,0 +1,47 @@
+# Every command of the project. `make demo` and `make test` do everything on a fresh machine.
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: demo serve install test lint types check image-check bench clean
+
+demo: $(VENV)/.demo  ## install, then serve the embedded default
+	$(BIN)/line-ood serve
+
+serve: $(VENV)/.demo  ## the same with flags: make serve ARGS='--artifact my.safetensors --port 9000'
+	$(BIN)/line-ood serve $(ARGS)
+
+install: $(VENV)/.dev  ## everything a developer needs, into $(VENV)
+
+test: $(VENV)/.dev  ## the whole test suite
+	./scripts/install-test-tools
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+check: lint types test  ## what CI runs
+
+image-check:  ## build the cpu image without an engine, start it, ask it; see docs/docker.md
+	./scripts/image-check
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[demo]'
+	touch $@
+
+$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.demo

@@ -1,0 +1,210 @@
+"""The offline commands: calibrate, evaluate, score, inspect.
+
+Heavy imports stand inside the commands, so that `--help` is quick.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from calibration.flags import (
+    alphas_of,
+    channels,
+    check_folder,
+    check_writable,
+    line_settings,
+    ood_folders,
+    preprocess_of,
+    summary_path,
+)
+from calibration.settings import DEFAULT_ALPHA, PRESETS
+
+if TYPE_CHECKING:
+    from calibration.dataset import LabelledImages
+    from scoring.classifier import Classifier
+    from scoring.scorer import Scorer
+    from scoring.spec import ClassifierParts
+
+app = typer.Typer(rich_markup_mode=None)
+
+ArtifactOption = Annotated[Path, typer.Option("--artifact", help="The artifact file.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="SPEC to use instead of the one that the artifact names; the digest still rules."),
+]
+WeightsOption = Annotated[Path | None, typer.Option("--weights", help="File with the classifier's weights.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+@app.command()
+def calibrate(
+    model: Annotated[str, typer.Option(help="torchvision:NAME, timm:NAME, FILE.py:FACTORY or MODULE:FACTORY.")],
+    data: Annotated[Path, typer.Option(help="In-distribution images, one folder a class.")],
+    out: Annotated[Path, typer.Option(help="The artifact to write.")],
+    weights: WeightsOption = None,
+    holdout: Annotated[
+        Path | None,
+        typer.Option(help="Images for the thresholds, none of them used for training or in --data."),
+    ] = None,
+    holdout_fraction: Annotated[
+        float,
+        typer.Option(min=0.01, max=0.99, help="Share of --data kept for the thresholds, without --holdout."),
+    ] = 0.5,
+    preset: Annotated[str | None, typer.Option(help=f"The authors' settings: {', '.join(PRESETS)}.")] = None,
+    p_a: Annotated[float | None, typer.Option(min=0, max=99.99, help="Percentile of neurons removed [10].")] = None,
+    p_w: Annotated[float | None, typer.Option(min=0, max=99.99, help="Percentile of weights removed [10].")] = None,
+    clip: Annotated[float | None, typer.Option(help="Activation clip δ; inf for none.")] = None,
+    clip_quantile: Annotated[
+        float | None, typer.Option(min=0.01, max=0.9999, help="δ as a quantile of the features [0.95].")
+    ] = None,
+    alpha: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Target false-reject rate, or NAME=RATE; the first is the default. [{DEFAULT_ALPHA}]"),
+    ] = None,
+    resize: Annotated[int | None, typer.Option(min=1, help="Short side after resizing, in pixels.")] = None,
+    crop: Annotated[int | None, typer.Option(min=1, help="Side of the centre crop, in pixels.")] = None,
+    mean: Annotated[str | None, typer.Option(help="R,G,B of pixels in 0..1.")] = None,
+    std: Annotated[str | None, typer.Option(help="R,G,B of pixels in 0..1.")] = None,
+    interpolation: Annotated[str | None, typer.Option(help="bilinear, bicubic, nearest, lanczos, ...")] = None,
+    exif_transpose: Annotated[
+        bool | None, typer.Option(help="Turn images as their EXIF orientation says. [no]")
+    ] = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Calibrate a classifier on its in-distribution images and write the artifact."""
+    from calibration.job import Job
+    from calibration.job import calibrate as run
+    from calibration.report import as_text, calibration_summary
+    from scoring.classifier import load_classifier, pick_device
+    from scoring.spec import load_spec
+
+    settings = line_settings(preset, p_a, p_w, clip, clip_quantile)
+    alphas = alphas_of(alpha or [str(DEFAULT_ALPHA)])
+    check_writable(out)
+    parts = load_spec(model, weights)
+    given = {
+        "resize": resize,
+        "crop": None if crop is None else (crop, crop),
+        "mean": channels("--mean", mean),
+        "std": channels("--std", std),
+        "interpolation": interpolation,
+        "exif_transpose": exif_transpose,
+    }
+    classifier = load_classifier(parts, pick_device(device), preprocess_of(parts, given))
+    mask_images, holdout_images = _images(parts, classifier, data, holdout, holdout_fraction)
+    job = Job(
+        spec=model,
+        mask_images=mask_images,
+        holdout_images=holdout_images,
+        settings=settings,
+        alphas=alphas,
+        command=shlex.join(["line-ood", *sys.argv[1:]]),
+        class_names=parts.class_names,
+    )
+    calibration = run(job, classifier)
+    artifact_id = calibration.artifact.save(out)
+    summary = as_text(calibration_summary(calibration, artifact_id))
+    summary_path(out).write_text(summary + "\n")
+    typer.echo(summary)
+    for path, reason in calibration.unreadable.items():
+        typer.echo(f"skipped {path}: {reason}", err=True)
+    for warning in calibration.warnings:
+        typer.echo(f"warning: {warning}", err=True)
+
+
+@app.command()
+def evaluate(
+    artifact: ArtifactOption,
+    id_folder: Annotated[Path, typer.Option("--id", help="Held-out in-distribution images.")],
+    ood: Annotated[list[str], typer.Option(help="NAME=DIR of out-of-distribution images; repeat for more.")],
+    out: Annotated[Path, typer.Option(help="Folder for evaluation.json and evaluation.csv.")],
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Measure FPR95, AUROC and AUPR of LINe, MSP and Energy, and the realised reject rate."""
+    from calibration.evaluate import evaluate as run
+    from calibration.report import evaluation_tables, write_evaluation
+
+    folders = ood_folders(ood)
+    check_folder("--out", out)
+    result = run(_load_scorer(artifact, model, weights, device), id_folder, folders)
+    write_evaluation(result, out)
+    typer.echo(evaluation_tables(result))
+    for path, reason in result.unreadable.items():
+        typer.echo(f"skipped {path}: {reason}", err=True)
+
+
+@app.command()
+def score(
+    artifact: ArtifactOption,
+    paths: Annotated[list[str], typer.Argument(help="Images, folders, or quoted patterns.")],
+    operating_point: Annotated[str | None, typer.Option(help="Which one decides; the artifact's first.")] = None,
+    model: ModelOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = "auto",
+) -> None:
+    """Score images: one JSON line each, in order; a file that is no image gets an `error`."""
+    from calibration.lines import expand, score_lines, to_json
+
+    files = expand(paths)
+    scorer = _load_scorer(artifact, model, weights, device)
+    points = scorer.artifact.operating_points
+    name = operating_point or next(iter(points))
+    if name not in points:
+        raise typer.BadParameter(f"the artifact has {', '.join(points)}, not {name!r}", param_hint="--operating-point")
+    failed = 0
+    for line in score_lines(scorer, files, points[name]):
+        failed += "error" in line
+        try:
+            typer.echo(to_json(line))
+        except BrokenPipeError:  # `line-ood score ... | head`: nobody reads on
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return
+    if failed == len(files):
+        typer.echo(f"line-ood: none of the {failed} files could be scored", err=True)
+        raise typer.Exit(2)
+
+
+@app.command()
+def inspect(file: Annotated[Path, typer.Argument(help="The artifact file.")]) -> None:
+    """Show what is in an artifact."""
+    from calibration.report import as_text, describe_artifact
+    from scoring.artifact import Artifact
+
+    typer.echo(as_text(describe_artifact(Artifact.load(file))))
+
+
+def _load_scorer(artifact: Path, model: str | None, weights: Path | None, device: str) -> Scorer:
+    from scoring.classifier import pick_device
+    from scoring.scorer import Scorer
+
+    return Scorer.load(artifact, pick_device(device), model=model, weights=weights)
+
+
+def _images(
+    parts: ClassifierParts, classifier: Classifier, data: Path, holdout: Path | None, fraction: float
+) -> tuple[LabelledImages, LabelledImages]:
+    from calibration.dataset import LabelledImages
+
+    class_count = classifier.head.weight.shape[0]
+    images = LabelledImages.read(data, parts.class_names, class_count)
+    if holdout is None:
+        return images.split(fraction)
+    inner, outer = sorted((data.resolve(), holdout.resolve()), key=lambda path: len(path.parts), reverse=True)
+    if inner.is_relative_to(outer):
+        raise typer.BadParameter(
+            "the images of masks and thresholds must differ: it overlaps --data", param_hint="--holdout"
+        )
+    held = LabelledImages.read(holdout, images.class_folders, class_count)
+    if {path.resolve() for path, _ in images.items} & {path.resolve() for path, _ in held.items}:
+        raise typer.BadParameter(
+            "the images of masks and thresholds must differ: it shares files with --data", param_hint="--holdout"
+        )
+    return images, held

@@ -1,0 +1,129 @@
+"""Results as files and as text: JSON, CSV, and tables for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from calibration.evaluate import Evaluation, Separation
+from calibration.job import Calibration
+from scoring import conformal
+from scoring.artifact import Artifact
+
+
+def calibration_summary(calibration: Calibration, artifact_id: str) -> dict[str, Any]:
+    """What `calibrate` writes beside the artifact."""
+    metadata = calibration.artifact.metadata
+    count = metadata.data.calibration_images
+    return {
+        "artifact_id": artifact_id,
+        **metadata.model_dump(mode="json", exclude={"operating_points", "classifier"}),
+        "model": metadata.classifier.spec,
+        "classes": len(metadata.classifier.class_names),
+        "features": metadata.classifier.feature_count,
+        "operating_points": [
+            point.model_dump() | {"realised_rate_90": conformal.reject_rate_interval(count, point.alpha)}
+            for point in metadata.operating_points
+        ],
+        "accuracy": {
+            "mask_images": calibration.mask_pass.accuracy,
+            "calibration_images": calibration.holdout_pass.accuracy,
+        },
+        "unreadable": {str(path): reason for path, reason in calibration.unreadable.items()},
+        "warnings": calibration.warnings,
+    }
+
+
+def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
+    """Write evaluation.json and evaluation.csv."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = asdict(evaluation) | {"unreadable": {str(p): reason for p, reason in evaluation.unreadable.items()}}
+    (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n")
+    with (folder / "evaluation.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [column.name for column in fields(Separation)])
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in evaluation.separations)
+
+
+def evaluation_tables(evaluation: Evaluation) -> str:
+    """The tables that `evaluate` prints, in percent."""
+    separations = [
+        [
+            row.method,
+            row.ood,
+            *(_percent(value) for value in (row.fpr95, row.auroc, row.aupr_in, row.aupr_out)),
+        ]
+        for row in evaluation.separations
+    ]
+    rates = [
+        [
+            rate.operating_point,
+            _percent(rate.alpha),
+            _percent(rate.realised),
+            " to ".join(_percent(bound) for bound in rate.interval),
+            *(_percent(share) for share in rate.ood.values()),
+        ]
+        for rate in evaluation.reject_rates
+    ]
+    accuracy = (
+        "unknown (folders are not the classes')" if evaluation.accuracy is None else _percent(evaluation.accuracy)
+    )
+    return "\n".join(
+        [
+            f"ID images {evaluation.id_images}, top-1 accuracy {accuracy}, unreadable {len(evaluation.unreadable)}",
+            "",
+            table(["method", "OOD", "FPR95 ↓", "AUROC ↑", "AUPR-in ↑", "AUPR-out ↑"], separations),
+            "",
+            table(["operating point", "alpha", "ID rejected", "90 % interval", *evaluation.ood_images], rates),
+        ]
+    )
+
+
+def describe_artifact(artifact: Artifact) -> dict[str, Any]:
+    """What `inspect` prints: everything but the long lists."""
+    metadata = artifact.metadata
+    described = metadata.model_dump(mode="json")
+    described["classifier"] |= {
+        "class_names": _shortened(metadata.classifier.class_names),
+        "class_folders": _shortened(metadata.classifier.class_folders),
+    }
+    counts = artifact.counts
+    return {
+        "artifact_id": artifact.artifact_id,
+        **described,
+        "images_per_class": {"least": int(counts.min()), "most": int(counts.max())},
+        "kept_neurons": float(artifact.masks.activation_mask.float().mean()),
+        "calibration_scores": {
+            f"{quantile:.0%}": float(
+                artifact.calibration_scores[int(quantile * (len(artifact.calibration_scores) - 1))]
+            )
+            for quantile in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+        },
+    }
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns."""
+    widths = [max(len(row[column]) for row in [header, *rows]) for column in range(len(header))]
+
+    def line(cells: Sequence[str]) -> str:
+        return "| " + " | ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)) + " |"
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])
+
+
+def as_text(content: Mapping[str, Any]) -> str:
+    """JSON for reading."""
+    return json.dumps(content, indent=2)
+
+
+def _shortened(names: Sequence[str]) -> list[str]:
+    return [*names[:3], f"... {len(names)} in all"] if len(names) > 4 else list(names)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f}"

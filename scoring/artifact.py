@@ -1,0 +1,218 @@
+"""The artifact: one safetensors file, all that calibration tells serving.
+
+Tensors (names in `TENSORS`) and JSON metadata under the key `line_ood`; docs/artifact.md specifies both.
+Small things are stored, large ones derived: thresholds of the weight masks, never the masks.
+Written atomically; on loading every field is checked, and an error names field, wanted, found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from scoring import conformal
+from scoring.detector import LineMasks
+from scoring.errors import ArtifactError, DigestMismatchError, TooFewImagesError
+from scoring.line import activation_mask
+from scoring.metadata import METADATA_KEY, Digests, Metadata, OperatingPoint, parse_metadata
+from scoring.types import ClassCounts
+
+CALIBRATION_SCORES = "calibration_scores.line"
+TENSORS = {
+    "contribution": torch.float32,
+    "counts": torch.int64,
+    "activation_mask": torch.bool,
+    "weight_thresholds": torch.float64,
+    CALIBRATION_SCORES: torch.float64,
+}
+MAX_BYTES = 2**31  # far above any real artifact: 1000 classes and 2048 features take 10 MB
+
+
+@dataclass(frozen=True, eq=False)
+class Artifact:
+    """A loaded, checked artifact.
+
+    Attributes:
+        metadata: see `Metadata`.
+        masks: see `LineMasks`.
+        counts: images a class that made the masks (class).
+        calibration_scores: `ood_score` of the held-out ID images, ascending (image).
+        artifact_id: first 16 digits of the file's SHA-256.
+    """
+
+    metadata: Metadata
+    masks: LineMasks
+    counts: ClassCounts
+    calibration_scores: conformal.FloatArray
+    artifact_id: str = ""
+
+    def to_bytes(self) -> bytes:
+        """The file's content."""
+        return save(self._tensors(), {METADATA_KEY: self.metadata.model_dump_json()})
+
+    def save(self, path: Path) -> str:
+        """Write the file at once or not at all; return its `artifact_id`."""
+        content = self.to_bytes()
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                Path(file.name).chmod(0o644)  # temporary files are private; artifacts are read by a server
+                Path(file.name).replace(path)
+            except BaseException:
+                Path(file.name).unlink(missing_ok=True)
+                raise
+        _sync_folder(path.parent)
+        return _identify(content)
+
+    @classmethod
+    def load(cls, path: Path) -> Artifact:
+        """Read and check a file.
+
+        Raises:
+            ArtifactError: the first field that is not as it has to be.
+        """
+        tensors, metadata_json = _read(path)
+        metadata = parse_metadata(metadata_json)
+        _check_tensors(tensors, metadata)
+        artifact = cls(
+            metadata=metadata,
+            masks=LineMasks(tensors["contribution"], tensors["activation_mask"], tensors["weight_thresholds"]),
+            counts=tensors["counts"],
+            calibration_scores=tensors[CALIBRATION_SCORES].numpy(),
+            artifact_id=_identify(path.read_bytes()),
+        )
+        _check_values(artifact)
+        _check_activation_mask(artifact)
+        _check_operating_points(artifact)
+        return artifact
+
+    @property
+    def operating_points(self) -> dict[str, OperatingPoint]:
+        """By name; the first one is the default."""
+        return {point.name: point for point in self.metadata.operating_points}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {
+            "contribution": self.masks.contribution,
+            "counts": self.counts,
+            "activation_mask": self.masks.activation_mask,
+            "weight_thresholds": self.masks.weight_thresholds,
+            CALIBRATION_SCORES: torch.from_numpy(self.calibration_scores),
+        }
+
+    def check_classifier(self, found: Digests) -> None:
+        """Refuse a classifier other than the calibrated one.
+
+        Raises:
+            DigestMismatchError: its weights or its preprocessing differ.
+        """
+        for name, wanted in self.metadata.digests:
+            digest = getattr(found, name)
+            if wanted != digest:
+                raise DigestMismatchError(f"digests.{name}", wanted, f"{digest} in the loaded classifier")
+
+
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise ArtifactError("file", f"at most {MAX_BYTES} bytes", f"{size} bytes in {path}")
+        with safe_open(path, framework="pt") as file:
+            found = set(file.keys())
+            if found != set(TENSORS):
+                raise ArtifactError("tensors", sorted(TENSORS), sorted(found))
+            # Copies: the file may be replaced while it is being served.
+            stored = {name: file.get_tensor(name) for name in TENSORS}
+            mask = stored["activation_mask"]
+            is_binary = mask.dtype != torch.bool or not mask.numel() or int(mask.view(torch.uint8).max()) <= 1
+            _require("activation_mask", "bytes of 0 and 1", is_binary, "others")
+            tensors = {name: tensor.clone() for name, tensor in stored.items()}
+            metadata = (file.metadata() or {}).get(METADATA_KEY)
+    except OSError as error:
+        raise ArtifactError("file", "a readable file", f"{path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise ArtifactError("file", "safetensors", f"{path}: {error}") from error
+    if metadata is None:
+        raise ArtifactError(f"metadata.{METADATA_KEY}", "JSON", "nothing")
+    return tensors, metadata
+
+
+def _check_tensors(tensors: dict[str, Tensor], metadata: Metadata) -> None:
+    class_count, feature_count = len(metadata.classifier.class_names), metadata.classifier.feature_count
+    shapes = {
+        "contribution": (class_count, feature_count),
+        "counts": (class_count,),
+        "activation_mask": (class_count, feature_count),
+        "weight_thresholds": (class_count,),
+        CALIBRATION_SCORES: (metadata.data.calibration_images,),
+    }
+    for name, tensor in tensors.items():
+        _require(name, f"shape {shapes[name]}", tuple(tensor.shape) == shapes[name], tuple(tensor.shape))
+        _require(name, str(TENSORS[name]), tensor.dtype == TENSORS[name], tensor.dtype)
+    folders = len(metadata.classifier.class_folders)
+    _require("classifier.class_folders", f"{class_count} names", folders == class_count, folders)
+    digest = metadata.preprocess.digest()
+    _require("digests.preprocess", digest, metadata.digests.preprocess == digest, metadata.digests.preprocess)
+
+
+def _check_values(artifact: Artifact) -> None:
+    scores, thresholds = artifact.calibration_scores, artifact.masks.weight_thresholds
+    finite = bool(artifact.masks.contribution.isfinite().all())
+    _require("contribution", "finite numbers", finite, "others")
+    _require("counts", "numbers >= 0", bool((artifact.counts >= 0).all()), "a negative one")
+    total, wanted = int(artifact.counts.sum()), artifact.metadata.data.mask_images
+    _require("counts", f"a sum of {wanted} (data.mask_images)", total == wanted, total)
+    empty, wanted = int((artifact.counts == 0).sum()), artifact.metadata.data.classes_without_images
+    _require("data.classes_without_images", f"{empty} (from the counts)", empty == wanted, wanted)
+    usable = bool((thresholds.isfinite() | thresholds.isneginf()).all())
+    _require("weight_thresholds", "finite numbers or -inf", usable, "others")
+    ordered = bool(np.isfinite(scores).all() and (np.diff(scores) >= 0).all())
+    _require(CALIBRATION_SCORES, "finite numbers in ascending order", ordered, "others")
+
+
+def _check_activation_mask(artifact: Artifact) -> None:
+    masks, p_a = artifact.masks, artifact.metadata.method.p_a
+    follows = torch.equal(masks.activation_mask, activation_mask(masks.contribution, p_a))
+    _require("activation_mask", "what follows from contribution and method.p_a", follows, "another mask")
+
+
+def _check_operating_points(artifact: Artifact) -> None:
+    points = artifact.metadata.operating_points
+    names = [point.name for point in points]
+    _require("operating_points", "different names", len(set(names)) == len(names), names)
+    for index, point in enumerate(points):
+        try:
+            wanted = conformal.threshold(artifact.calibration_scores, point.alpha)
+        except TooFewImagesError as error:
+            field = f"operating_points.{index}.alpha"
+            raise ArtifactError(field, f"one that {error.found} calibration scores can keep", point.alpha) from error
+        field = f"operating_points.{index}.threshold"
+        _require(field, f"{wanted!r} (from the calibration scores)", point.threshold == wanted, point.threshold)
+
+
+def _require(field: str, wanted: object, holds: bool, found: object) -> None:
+    if not holds:
+        raise ArtifactError(field, wanted, found)
+
+
+def _identify(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

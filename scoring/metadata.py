@@ -1,0 +1,128 @@
+"""The part of an artifact that is JSON: what was calibrated, how, on what. docs/artifact.md specifies it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+
+from scoring.classifier import Classifier
+from scoring.errors import ArtifactError
+from scoring.preprocess import Preprocess
+
+FORMAT_VERSION: Literal[1] = 1
+METADATA_KEY = "line_ood"
+NAME_PATTERN = r"[A-Za-z0-9_.-]{1,64}"  # of an operating point: it stands in addresses and in metrics
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Percentile = Annotated[float, Field(ge=0, lt=100)]
+Alpha = Annotated[float, Field(gt=0, lt=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Method(_Part):
+    """LINe's hyper-parameters: percentiles removed, clip δ (None: no clip), and which contribution was taken."""
+
+    name: Literal["line"] = "line"
+    variant: Literal["signed", "absolute"]
+    p_a: Percentile
+    p_w: Percentile
+    clip: float | None
+    clip_quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+
+
+class OperatingPoint(_Part):
+    """A named target false-reject rate on ID images, with the threshold that keeps it."""
+
+    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+    alpha: Alpha
+    threshold: float
+
+
+class ClassifierReference(_Part):
+    """Which classifier was calibrated, and what its outputs are called."""
+
+    spec: str
+    class_names: list[str]
+    class_folders: list[str]
+    feature_count: PositiveInt
+
+
+class Engine(_Part):
+    """How the forward pass was run."""
+
+    name: Literal["eager"] = "eager"
+    precision: Literal["float32"] = "float32"
+
+
+class Digests(_Part):
+    """SHA-256 of what must not change between calibration and serving."""
+
+    weights: Sha256
+    preprocess: Sha256
+
+
+def digests_of(classifier: Classifier) -> Digests:
+    """Digests of a classifier that was loaded."""
+    return Digests(weights=classifier.digest(), preprocess=classifier.preprocess.digest())
+
+
+class DataCounts(_Part):
+    """Images that made the masks, images that made the thresholds, and those that could not be read."""
+
+    mask_images: PositiveInt
+    calibration_images: PositiveInt
+    unreadable: NonNegativeInt
+    classes_without_images: NonNegativeInt
+
+
+class Provenance(_Part):
+    """Where the artifact comes from."""
+
+    command: str
+    created: str
+    versions: dict[str, str]
+
+
+class Metadata(_Part):
+    """Everything in an artifact that is no tensor."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    method: Method
+    operating_points: Annotated[list[OperatingPoint], Field(min_length=1)]
+    classifier: ClassifierReference
+    preprocess: Preprocess
+    engine: Engine
+    digests: Digests
+    data: DataCounts
+    provenance: Provenance
+
+
+def parse_metadata(text: str) -> Metadata:
+    """Read and check the JSON of an artifact.
+
+    Raises:
+        ArtifactError: the first field that is not as it has to be.
+    """
+    try:
+        parsed = Metadata.model_validate_json(text, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or f"metadata.{METADATA_KEY}"
+        raise ArtifactError(field, first["msg"], repr(first["input"])[:200]) from error
+    for field in _left_out(parsed):
+        raise ArtifactError(field, "a value", "nothing")  # defaults are for writing: another version may have others
+    return parsed
+
+
+def _left_out(part: BaseModel, prefix: str = "") -> Iterator[str]:
+    for name in type(part).model_fields:
+        value = getattr(part, name)
+        if name not in part.model_fields_set:
+            yield prefix + name
+        elif isinstance(value, BaseModel):
+            yield from _left_out(value, f"{prefix}{name}.")

@@ -1,0 +1,121 @@
+"""A batch of images in, what the service answers out: classifier and artifact bound together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from scoring import conformal
+from scoring.artifact import Artifact
+from scoring.classifier import Classifier, load_classifier
+from scoring.detector import LineDetector
+from scoring.errors import ArtifactError
+from scoring.metadata import OperatingPoint, digests_of
+from scoring.spec import load_spec
+from scoring.types import PixelBatch
+
+NOT_FINITE = "the classifier's answer is not a finite number"
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One of the classifier's own guesses: argmax of its logits, never of LINe's."""
+
+    index: int
+    name: str
+    probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one operating point says of one image.
+
+    Attributes:
+        threshold: reject above it.
+        margin: threshold - ood_score; negative for a rejected image.
+        reject: ood_score > threshold, the same as p_value <= alpha.
+    """
+
+    threshold: float
+    margin: float
+    reject: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageScore:
+    """All that is known of one image.
+
+    Attributes:
+        probabilities: softmax of the classifier's logits (class), in float64, where the runners-up
+            of a sure network keep their order.
+        ood_score: LINe's energy; higher = more out-of-distribution.
+        p_value: share of ID images at least as far out, see `scoring.conformal`.
+    """
+
+    probabilities: npt.NDArray[np.float64]
+    ood_score: float
+    p_value: float
+
+    @property
+    def is_finite(self) -> bool:
+        """False where the network answered with NaN or infinity: such an image has no score."""
+        return math.isfinite(self.ood_score) and bool(np.isfinite(self.probabilities).all())
+
+    def decide(self, point: OperatingPoint) -> Decision:
+        """Apply one operating point."""
+        margin = point.threshold - self.ood_score
+        return Decision(point.threshold, margin, reject=self.ood_score > point.threshold)
+
+
+class Scorer:
+    """Scores batches with the masks and thresholds of one artifact.
+
+    Args:
+        classifier: the classifier that the artifact was calibrated with.
+        artifact: its artifact.
+
+    Raises:
+        DigestMismatchError: they do not belong together.
+        ArtifactError: the artifact's shapes are not the classifier's.
+    """
+
+    def __init__(self, classifier: Classifier, artifact: Artifact) -> None:
+        artifact.check_classifier(digests_of(classifier))
+        wanted, found = tuple(classifier.head.weight.shape), tuple(artifact.masks.contribution.shape)
+        if wanted != found:
+            raise ArtifactError("contribution", f"shape {wanted}", found)
+        self.classifier = classifier
+        self.artifact = artifact
+        self.detector = LineDetector(classifier, artifact.masks, artifact.metadata.method.clip)
+
+    @classmethod
+    def load(cls, path: Path, device: torch.device, *, model: str | None = None, weights: Path | None = None) -> Scorer:
+        """Load an artifact and the classifier that it names, or that `model` names; the digest rules.
+
+        Raises:
+            LineOodError: the artifact, the SPEC or the weights are not usable, or do not belong together.
+        """
+        artifact = Artifact.load(path)
+        parts = load_spec(model or artifact.metadata.classifier.spec, weights)
+        return cls(load_classifier(parts, device, artifact.metadata.preprocess), artifact)
+
+    @torch.inference_mode()
+    def score(self, pixels: PixelBatch) -> list[ImageScore]:
+        """Score a batch; rows that are not finite are for the caller to refuse, see `ImageScore.is_finite`."""
+        features, logits = self.classifier.forward(pixels)
+        ood_scores = self.detector.ood_scores(features)
+        probabilities = logits.double().softmax(1).cpu().numpy()
+        p_values = conformal.p_values(ood_scores, self.artifact.calibration_scores)
+        rows = zip(probabilities, ood_scores.tolist(), p_values.tolist(), strict=True)
+        return [ImageScore(*row) for row in rows]
+
+    def predictions(self, score: ImageScore, top_k: int) -> list[Prediction]:
+        """The `top_k` most probable classes, the most probable first; fewer where there are fewer classes."""
+        names = self.artifact.metadata.classifier.class_names
+        order = np.argsort(-score.probabilities, kind="stable")[:top_k]
+        return [Prediction(int(k), names[k], float(score.probabilities[k])) for k in order]

@@ -1,0 +1,1 @@
+"""The online side: HTTP in, predictions, out-of-distribution scores and reject flags out."""

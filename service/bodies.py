@@ -1,0 +1,132 @@
+"""From a request's body to encoded images, in three forms, never more than allowed of either."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator, Sequence
+
+from fastapi import Request
+from pydantic import ValidationError
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from scoring.errors import LineOodError, UndecodableError
+from service.problems import EmptyImageError, MalformedRequestError, TooLargeError, UnsupportedMediaTypeError
+from service.schemas import Instances
+
+Encoded = bytes | LineOodError  # an image, or why there is none: it fails alone
+
+FORMS = "image/*, application/octet-stream, multipart/form-data or application/json"
+
+
+async def read_images(request: Request, *, max_bytes: int, max_images: int) -> Sequence[Encoded]:
+    """Read a body of any of the accepted forms.
+
+    Raises:
+        TooLargeError: more than `max_bytes` or `max_images`; the rest is not read.
+        UnsupportedMediaTypeError: the body is of another form.
+        MalformedRequestError: the body is not what its Content-Type says.
+    """
+    form = request.headers.get("content-type", "application/octet-stream").partition(";")[0].strip().lower()
+    _check_length(request, max_bytes)
+    stream = _limited(request, max_bytes)
+    if form.startswith("image/") or form == "application/octet-stream":
+        images: Sequence[Encoded] = [_present(await _join(stream))]
+    elif form == "multipart/form-data":
+        images = await _read_multipart(request, stream, max_bytes, max_images)
+    elif form == "application/json":
+        images = _read_json(await _join(stream), max_images)
+    else:
+        raise UnsupportedMediaTypeError(f"Content-Type {form!r}: wanted {FORMS}")
+    if len(images) > max_images:
+        raise TooLargeError(f"the request has {len(images)} images, at most {max_images} are accepted")
+    return images
+
+
+def _check_length(request: Request, max_bytes: int) -> None:
+    length = request.headers.get("content-length", "0")
+    if length.isdecimal() and int(length) > max_bytes:
+        raise TooLargeError(f"the body has {length} bytes, at most {max_bytes} are accepted")
+
+
+async def _limited(request: Request, max_bytes: int) -> AsyncGenerator[bytes, None]:
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > max_bytes:
+            raise TooLargeError(f"the body has more than {max_bytes} bytes")
+        yield chunk
+
+
+async def _join(stream: AsyncGenerator[bytes, None]) -> bytes:
+    return b"".join([chunk async for chunk in stream])
+
+
+def _present(image: bytes) -> Encoded:
+    return image or EmptyImageError("the image is empty: 0 bytes")
+
+
+def _read_json(body: bytes, max_images: int) -> Sequence[Encoded]:
+    try:
+        parsed = Instances.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        if first["type"] == "too_long":
+            raise TooLargeError(f"the request has more than {max_images} images") from error
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise MalformedRequestError(f'{where}: {first["msg"]}; wanted {{"instances": [{{"b64": "..."}}]}}') from error
+    if len(parsed.instances) > max_images:  # before they are decoded
+        raise TooLargeError(f"the request has {len(parsed.instances)} images, at most {max_images} are accepted")
+    return [_decode_base64(instance.b64) for instance in parsed.instances]
+
+
+def _decode_base64(text: str) -> Encoded:
+    try:
+        return _present(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):  # the latter for characters beyond ASCII
+        return UndecodableError("the image is not valid base64")
+
+
+class _MemoryParser(MultiPartParser):
+    """Keeps parts in memory, which the limit on the body bounds: the root file system may be read-only."""
+
+    def __init__(self, request: Request, stream: AsyncGenerator[bytes, None], max_bytes: int, max_files: int) -> None:
+        super().__init__(request.headers, stream, max_files=max_files, max_fields=0)
+        self.spool_max_size = max_bytes + 1
+        self.has_ended = False
+
+    def on_end(self) -> None:
+        """The closing boundary has come."""
+        self.has_ended = True
+
+    async def parse(self) -> FormData:
+        """Parse the whole body, and only a whole one."""
+        form = await super().parse()
+        if not self.has_ended:
+            for file in self._files_to_close_on_error:
+                file.close()
+            raise MultiPartException("the body ends before its closing boundary")
+        return form
+
+
+async def _read_multipart(
+    request: Request, stream: AsyncGenerator[bytes, None], max_bytes: int, max_images: int
+) -> Sequence[Encoded]:
+    # One file more than allowed, so that too many of them are told from a malformed body.
+    parser = _MemoryParser(request, stream, max_bytes, max_images + 1)
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise TooLargeError(f"the request has more than {max_images} images") from error
+        raise MalformedRequestError(f"multipart/form-data: {error.message}") from error
+    except UnicodeError as error:
+        raise MalformedRequestError("multipart/form-data: its text is not of the charset that it names") from error
+    try:
+        images = [_present(await value.read()) for _, value in form.multi_items() if isinstance(value, UploadFile)]
+    finally:
+        await form.close()
+    if not images:
+        raise MalformedRequestError("multipart/form-data: wanted one or more files, found none")
+    return images

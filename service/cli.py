@@ -1,0 +1,89 @@
+"""The online command: serve. Its flags are the fields of `Settings`."""
+
+from __future__ import annotations
+
+import inspect
+import operator
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+
+from scoring.errors import LineOodError
+from service.settings import ENV_PREFIX, Settings
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+def serve(**flags: Any) -> None:
+    """Serve an artifact over HTTP. Every flag is also an environment variable."""
+    # Heavy imports stand here, so that `--help` is quick.
+    from scoring.classifier import pick_device
+    from scoring.embedded import SAMPLE
+    from scoring.scorer import Scorer
+    from service.app import create_app
+    from service.logs import configure
+    from service.server import listen, url_of
+    from service.server import serve as run
+
+    # Until the server drains, a signal ends the process cleanly; as PID 1 it would have no effect otherwise.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    settings = _read_settings(flags)
+    configure(settings.log_level)
+    listener = listen(settings.host, settings.port)
+    scorer = Scorer.load(
+        settings.artifact, pick_device(settings.device), model=settings.model, weights=settings.weights
+    )
+    application = create_app(scorer, settings)
+    url = url_of(listener)
+    typer.echo(f"{application.state.model_name} on {url} (API: {url}/docs); try:")
+    typer.echo(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {url}/v1/predict")
+    run(application, settings, listener)
+
+
+def _read_settings(flags: dict[str, Any]) -> Settings:
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else None
+        where = f"{flag_of(name)} ({variable_of(name)}): " if name else ""
+        raise LineOodError(f"{where}{first['msg']}") from error
+
+
+def flag_of(name: str) -> str:
+    """The flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of a setting."""
+    return ENV_PREFIX + name.upper()
+
+
+def _default_of(name: str) -> str:
+    default = Settings.model_fields[name].default
+    return "" if default is None or isinstance(default, Path) else f" [{default}]"
+
+
+def _signature() -> inspect.Signature:
+    parameters = []
+    for name, setting in Settings.model_fields.items():
+        option = typer.Option(
+            flag_of(name),
+            help=f"{setting.description}{_default_of(name)}",
+            envvar=variable_of(name),
+            show_default=False,
+        )
+        annotation: Any = operator.getitem(Annotated, (setting.annotation, option))  # types as values
+        parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return inspect.Signature(parameters)
+
+
+serve.__signature__ = _signature()  # type: ignore[attr-defined]  # how a function tells typer of its flags
+serve.__annotations__ = {parameter.name: parameter.annotation for parameter in _signature().parameters.values()}
+app.command()(serve)

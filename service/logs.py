@@ -1,0 +1,43 @@
+"""Structured logs: one JSON object a line on stderr, with the id of the request that it is about."""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+
+from pythonjsonlogger.core import RESERVED_ATTRS
+
+from service.context import request_id
+
+
+class AddRequestId(logging.Filter):
+    """Adds the current request's id to a record."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let every record pass."""
+        if current := request_id.get():
+            record.request_id = current
+        return True
+
+
+def configure(level: str) -> None:
+    """Send every log of this process through one handler."""
+    logging.captureWarnings(True)
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "filters": {"request_id": {"()": AddRequestId}},
+            "formatters": {
+                "json": {
+                    "()": "pythonjsonlogger.json.JsonFormatter",
+                    "fmt": "%(levelname)s %(name)s %(message)s",
+                    "rename_fields": {"levelname": "level", "name": "logger"},
+                    "timestamp": "time",
+                    "reserved_attrs": [*RESERVED_ATTRS, "color_message"],  # uvicorn's, for terminals
+                }
+            },
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request_id"]}},
+            "root": {"level": level.upper(), "handlers": ["stderr"]},
+        }
+    )

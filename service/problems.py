@@ -1,0 +1,160 @@
+"""What goes wrong between a request and its answer, and the status that says so (RFC 9457).
+
+bytes ─▶ body ─▶ [admission] ─▶ decode ─▶ [queue] ─▶ batch ─▶ answer
+         400 413 415  429         415 422     504 499    500
+before all of it: 503 while starting or draining.
+
+The errors of single images come from `scoring.errors`; their statuses stand in the same table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fastapi.responses import JSONResponse
+
+from scoring.errors import (
+    ImageError,
+    LineOodError,
+    TooManyPixelsError,
+    UndecodableError,
+    UnsupportedFormatError,
+)
+
+
+class ServiceError(LineOodError):
+    """A request that is not answered with results."""
+
+    retry_after_s: int | None = None
+
+
+class MalformedRequestError(ServiceError):
+    """The request is not as the documentation says."""
+
+
+class EmptyImageError(MalformedRequestError):
+    """An image of zero bytes."""
+
+
+class UnsupportedMediaTypeError(ServiceError):
+    """The body is of a type that is not accepted."""
+
+
+class TooLargeError(ServiceError):
+    """Too many bytes, or too many images, in one request."""
+
+
+class AllImagesFailedError(ServiceError):
+    """None of several images could be scored.
+
+    Args:
+        message: what happened.
+        problems: one an image.
+    """
+
+    def __init__(self, message: str, problems: list[Problem]) -> None:
+        super().__init__(message)
+        self.problems = problems
+
+
+class QueueFullError(ServiceError):
+    """More images are waiting than the server promises to answer in time."""
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlinePassedError(ServiceError):
+    """The time that the request may take is over."""
+
+
+class ClientGoneError(ServiceError):
+    """Nobody waits for the answer; only the log sees this."""
+
+
+class NotReadyError(ServiceError):
+    """The server is starting, draining, or has lost its inference thread."""
+
+    retry_after_s = 1
+
+
+class InferenceError(ServiceError):
+    """The forward pass failed on this very image; the log has the reason, the client has not."""
+
+
+class ImageInferenceError(InferenceError):
+    """The classifier's answer on this image is NaN or infinite."""
+
+
+class DecodingError(ServiceError):
+    """The server, not the image, is at fault: out of memory, say; the log has the reason."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How an error is told: HTTP status, machine-readable code, title."""
+
+    status: int
+    code: str
+    title: str
+
+
+KINDS: dict[type[BaseException], Kind] = {
+    MalformedRequestError: Kind(400, "malformed_request", "Malformed request"),
+    EmptyImageError: Kind(400, "empty_image", "Empty image"),
+    TooLargeError: Kind(413, "too_large", "Request too large"),
+    UnsupportedMediaTypeError: Kind(415, "unsupported_media_type", "Unsupported media type"),
+    UnsupportedFormatError: Kind(415, "unsupported_format", "Unsupported image format"),
+    UndecodableError: Kind(422, "undecodable_image", "Image cannot be decoded"),
+    TooManyPixelsError: Kind(422, "too_many_pixels", "Too many pixels"),
+    ImageError: Kind(422, "bad_image", "Bad image"),
+    AllImagesFailedError: Kind(422, "all_images_failed", "No image could be scored"),
+    QueueFullError: Kind(429, "queue_full", "Queue full"),
+    ClientGoneError: Kind(499, "client_gone", "Client gone"),
+    DecodingError: Kind(500, "decoding_failed", "Decoding failed"),
+    InferenceError: Kind(500, "inference_failed", "Inference failed"),
+    NotReadyError: Kind(503, "not_ready", "Not ready"),
+    DeadlinePassedError: Kind(504, "deadline_passed", "Deadline passed"),
+    Exception: Kind(500, "internal_error", "Internal error"),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """An error, ready to be told."""
+
+    kind: Kind
+    detail: str
+
+
+def describe(error: BaseException) -> Problem:
+    """Find an error's kind along its ancestors; what is not meant for clients stays opaque."""
+    kind = next(KINDS[ancestor] for ancestor in type(error).__mro__ if ancestor in KINDS)
+    detail = str(error) if isinstance(error, LineOodError) else "The server failed; its log has the request's id."
+    return Problem(kind, detail)
+
+
+def respond(
+    problem: Problem,
+    *,
+    instance: str,
+    request_id: str,
+    retry_after_s: int | None = None,
+    errors: list[dict[str, object]] | None = None,
+) -> JSONResponse:
+    """A problem+json answer. `error` repeats `detail`: clients of the Open Inference Protocol read it."""
+    content: dict[str, object] = {
+        "type": f"urn:line-ood:problem:{problem.kind.code}",
+        "title": problem.kind.title,
+        "status": problem.kind.status,
+        "detail": problem.detail,
+        "instance": instance,
+        "code": problem.kind.code,
+        "request_id": request_id,
+        "error": problem.detail,
+    }
+    if errors is not None:
+        content["errors"] = errors
+    headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    return JSONResponse(content, problem.kind.status, headers, media_type="application/problem+json")

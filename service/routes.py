@@ -1,0 +1,250 @@
+"""The endpoints: /v1/predict, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Coroutine
+from dataclasses import asdict
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.requests import ClientDisconnect
+
+from scoring.errors import LineOodError
+from scoring.metadata import OperatingPoint
+from scoring.scorer import Scorer
+from service.batcher import Answer
+from service.bodies import Encoded, read_images
+from service.metrics import Metrics
+from service.pipeline import Outcome, Pipeline, Scored
+from service.problems import (
+    AllImagesFailedError,
+    ClientGoneError,
+    DeadlinePassedError,
+    InferenceError,
+    MalformedRequestError,
+    NotReadyError,
+    describe,
+)
+from service.schemas import (
+    FailedImage,
+    Health,
+    ImageErrorDetail,
+    ImageResult,
+    Instances,
+    ModelName,
+    OodResult,
+    PredictedClass,
+    PredictResponse,
+    ProblemDetail,
+    Timings,
+)
+from service.settings import Settings
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+router = APIRouter()
+
+_IMAGE = {"schema": {"type": "string", "format": "binary"}}
+_BODIES = {
+    "image/*": _IMAGE,
+    "application/octet-stream": _IMAGE,
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+        }
+    },
+    "application/json": {"schema": Instances.model_json_schema(ref_template="#/components/schemas/{model}")},
+}
+_PROBLEM = {"content": {"application/problem+json": {"schema": ProblemDetail.model_json_schema()}}}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    status: {"description": text, **_PROBLEM}
+    for status, text in {
+        400: "The request is malformed, or an image is empty.",
+        413: "Too many bytes or images.",
+        415: "Not an accepted body or image format.",
+        422: "The image, or every one of several, cannot be decoded or has too many pixels.",
+        429: "The queue is full; Retry-After says when to come again.",
+        500: "The server failed.",
+        503: "Not ready, or draining.",
+        504: "The request's time was over.",
+    }.items()
+}
+
+
+@router.post(
+    "/v1/predict",
+    response_model=PredictResponse,
+    responses=_PROBLEMS,
+    openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
+)
+async def predict(
+    request: Request,
+    top_k: Annotated[int, Query(ge=1, le=1000, description="Classes to name, the most probable first.")] = 5,
+    operating_point: Annotated[
+        str | None, Query(description="Which operating point decides; the artifact's first otherwise.")
+    ] = None,
+) -> Response:
+    """Predict the classes of one or more images, and say whether the classifier should be trusted on each."""
+    started = time.monotonic()
+    pipeline: Pipeline = request.app.state.pipeline
+    settings: Settings = request.app.state.settings
+    metrics: Metrics = request.app.state.metrics
+    pipeline.check_ready()
+    point = _operating_point(pipeline.scorer, operating_point)
+    deadline = started + _timeout_s(request, settings.timeout_s)
+    with pipeline.admit(1):  # before the body is read: bodies are bounded like images
+        images = await _read(request, settings, deadline)
+        with pipeline.admit(len(images) - 1):
+            scored = await _score(request, deadline, images)
+    _count(metrics, scored)
+    _raise_if_all_failed(scored.outcomes)
+    timings = _timings(scored, time.monotonic() - started)
+    metrics.stages(**{stage: ms / 1000 for stage, ms in timings.model_dump(exclude={"total"}).items()})
+    answer = PredictResponse(
+        request_id=request.state.request_id,
+        model=ModelName(name=request.app.state.model_name, artifact_id=pipeline.scorer.artifact.artifact_id),
+        results=[_result(outcome, pipeline.scorer, point, top_k) for outcome in scored.outcomes],
+        timings_ms=timings,
+    )
+    server_timing = ", ".join(f"{stage};dur={ms}" for stage, ms in timings.model_dump().items())
+    return Response(answer.model_dump_json(), media_type="application/json", headers={"Server-Timing": server_timing})
+
+
+@router.get("/livez", responses={503: {"model": Health}})
+async def livez(request: Request) -> Response:
+    """200 while this process can score images; 503 once it has to be restarted."""
+    alive = request.app.state.pipeline.is_alive
+    return _health("alive") if alive else _health("dead", "the inference thread is gone or stuck", 503)
+
+
+@router.get("/readyz", responses={503: {"model": Health}})
+async def readyz(request: Request) -> Response:
+    """200 while requests are taken; 503 before the warm-up, while draining, and without an inference thread."""
+    try:
+        request.app.state.pipeline.check_ready()
+    except NotReadyError as error:
+        return _health("not ready", str(error), 503)
+    return _health("ready")
+
+
+@router.get("/metrics")
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    return Response(request.app.state.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _health(status: str, detail: str = "", code: int = 200) -> Response:
+    return JSONResponse(Health(status=status, detail=detail).model_dump(), code)
+
+
+def _operating_point(scorer: Scorer, name: str | None) -> OperatingPoint:
+    points = scorer.artifact.operating_points
+    if name is None:
+        return next(iter(points.values()))
+    if name not in points:
+        raise MalformedRequestError(f"operating_point {name!r}: the artifact has {', '.join(points)}")
+    return points[name]
+
+
+def _timeout_s(request: Request, longest: float) -> float:
+    text = request.headers.get("x-request-timeout-ms")
+    if text is None:
+        return longest
+    if not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
+        raise MalformedRequestError(f"X-Request-Timeout-Ms {text!r}: wanted a whole number of milliseconds above 0")
+    return min(int(text) / 1000, longest)
+
+
+async def _read(request: Request, settings: Settings, deadline: float) -> list[Encoded]:
+    try:
+        async with asyncio.timeout(deadline - time.monotonic()):
+            images = await read_images(request, max_bytes=settings.max_body_bytes, max_images=settings.max_images)
+    except TimeoutError as error:
+        raise DeadlinePassedError("the body did not arrive in time") from error
+    except ClientDisconnect as error:
+        raise ClientGoneError("the client went away while sending") from error
+    return list(images)
+
+
+async def _for_client(request: Request, deadline: float, work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` as long as somebody waits for it; otherwise cancel it, so that it leaves the queue."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())  # the body is read: only a disconnect can still come
+    try:
+        await asyncio.wait({task, gone}, timeout=deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        if gone.done():
+            raise ClientGoneError("the client went away while waiting")
+        raise DeadlinePassedError("the time for this request is over")
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+async def _score(request: Request, deadline: float, images: list[Encoded]) -> Scored:
+    pipeline: Pipeline = request.app.state.pipeline
+    try:
+        return await _for_client(request, deadline, pipeline.score(images))
+    except (ClientGoneError, DeadlinePassedError) as error:
+        request.app.state.metrics.images_dropped(describe(error).kind, len(images))
+        raise
+
+
+def _count(metrics: Metrics, scored: Scored) -> None:
+    for outcome in scored.outcomes:
+        if isinstance(outcome, Answer):
+            metrics.image_scored(outcome.score.ood_score, int(outcome.score.probabilities.argmax()))
+        else:
+            metrics.image_failed(describe(outcome).kind)
+        if isinstance(outcome, InferenceError):  # here the log line has the request's id
+            log.error("an image failed: %s", outcome, exc_info=outcome.__cause__)
+
+
+def _raise_if_all_failed(outcomes: list[Outcome]) -> None:
+    errors = [outcome for outcome in outcomes if isinstance(outcome, LineOodError)]
+    if len(errors) < len(outcomes):
+        return
+    statuses = {describe(error).kind.status for error in errors}
+    if len(errors) == 1 or statuses & {500, 503}:
+        raise max(errors, key=lambda error: describe(error).kind.status)
+    raise AllImagesFailedError(f"none of the {len(errors)} images could be scored", [describe(e) for e in errors])
+
+
+def _timings(scored: Scored, total_s: float) -> Timings:
+    answers = [outcome for outcome in scored.outcomes if isinstance(outcome, Answer)]
+    seconds = {
+        "decode": scored.decode_s,
+        "queue": max(answer.queue_s for answer in answers),
+        "inference": max(answer.inference_s for answer in answers),
+        "total": total_s,
+    }
+    return Timings(**{stage: round(1000 * value, 3) for stage, value in seconds.items()})
+
+
+def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, top_k: int) -> ImageResult | FailedImage:
+    if not isinstance(outcome, Answer):
+        problem = describe(outcome)
+        return FailedImage(
+            error=ImageErrorDetail(status=problem.kind.status, code=problem.kind.code, detail=problem.detail)
+        )
+    score = outcome.score
+    decision = score.decide(point)
+    return ImageResult(
+        predictions=[PredictedClass(**asdict(each)) for each in scorer.predictions(score, top_k)],
+        ood=OodResult(
+            method=scorer.artifact.metadata.method.name,
+            score=score.ood_score,
+            p_value=score.p_value,
+            **asdict(decision),
+        ),
+    )

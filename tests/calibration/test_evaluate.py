@@ -1,0 +1,336 @@
+"""Measures of separation against their definitions in plain loops, and whole evaluations of real folders."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from calibration.dataset import LabelledImages, list_images
+from calibration.evaluate import Evaluation, Separation, evaluate, score_folder, separate
+from calibration.job import Job, calibrate
+from calibration.report import evaluation_tables, write_evaluation
+from calibration.settings import LineSettings
+from scoring.classifier import Classifier, load_classifier
+from scoring.errors import DatasetError
+from scoring.scorer import Scorer
+from tests.calibration import networks
+from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders, write_picture
+
+
+def slow_fpr95(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """The lowest threshold that accepts 95 % of the ID images, tried one by one, and what it accepts of the others."""
+    for threshold in sorted([*inside, *outside]):
+        accepted = sum(score <= threshold for score in inside)
+        if 100 * accepted >= 95 * len(inside):
+            return sum(score <= threshold for score in outside) / len(outside)
+    raise AssertionError
+
+
+def slow_auroc(inside: Sequence[float], outside: Sequence[float]) -> float:
+    """How often an OOD image scores higher than an ID image, over all pairs; a tie is half."""
+    won = sum((o > i) + 0.5 * (o == i) for i in inside for o in outside)
+    return won / (len(inside) * len(outside))
+
+
+def slow_aupr(positive: Sequence[float], negative: Sequence[float]) -> float:
+    """Precision at each threshold, weighted by the recall gained there; positives score high."""
+    area, recall_before = 0.0, 0.0
+    for threshold in sorted({*positive, *negative}, reverse=True):
+        true = sum(score >= threshold for score in positive)
+        false = sum(score >= threshold for score in negative)
+        recall = true / len(positive)
+        area += (recall - recall_before) * true / (true + false)
+        recall_before = recall
+    return area
+
+
+def some_scores(seed: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    count_in, count_out = generator.integers(1, 80, 2)
+    inside, outside = generator.normal(0, 1, count_in), generator.normal(generator.normal(), 1.5, count_out)
+    if kind == "ties":
+        inside, outside = np.round(inside), np.round(outside)
+    if kind == "all the same":
+        inside, outside = inside * 0, outside * 0
+    return inside, outside
+
+
+@pytest.mark.parametrize("kind", ["distinct", "ties", "all the same"])
+@pytest.mark.parametrize("seed", range(10))
+def test_separate(seed: int, kind: str) -> None:
+    """FPR95, AUROC and both AUPRs are those of the definitions, with higher = more OOD."""
+    inside, outside = some_scores(seed, kind)
+    row = separate("line", "far", inside, outside)
+    assert (row.method, row.ood) == ("line", "far")
+    assert row.fpr95 == pytest.approx(slow_fpr95(inside, outside), abs=1e-12)
+    assert row.auroc == pytest.approx(slow_auroc(inside, outside), abs=1e-12)
+    assert row.aupr_in == pytest.approx(slow_aupr(-inside, -outside), abs=1e-12)
+    assert row.aupr_out == pytest.approx(slow_aupr(outside, inside), abs=1e-12)
+
+
+@pytest.mark.parametrize("count", [19, 20, 21, 39, 40, 41, 100, 1000])
+def test_fpr95_at_the_edge(count: int) -> None:
+    """Exactly 95 % of the ID images are enough, one fewer is not, for counts where the share is and is not exact."""
+    inside = np.arange(count, dtype=np.float64)
+    outside = inside + 0.5
+    assert separate("line", "far", inside, outside).fpr95 == (math.ceil(0.95 * count - 1e-9) - 1) / count
+
+
+def test_perfect_and_reversed() -> None:
+    """All OOD images above all ID images is perfect; below, the opposite."""
+    low, high = np.linspace(0, 1, 30), np.linspace(2, 3, 50)
+    best = separate("line", "far", low, high)
+    assert (best.fpr95, best.auroc) == (0, 1)
+    assert (best.aupr_in, best.aupr_out) == pytest.approx((1, 1))
+    worst = separate("line", "far", high, low)
+    assert (worst.fpr95, worst.auroc) == (1, 0)
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return load_classifier(networks.fine(), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def scorer(classifier: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Scorer:
+    """Calibrated on folders named as the classes."""
+    return make_scorer(classifier, tmp_path_factory.mktemp("classes"), networks.CLASSES, networks.CLASSES)
+
+
+def make_scorer(classifier: Classifier, folder: Path, folders: Sequence[str], names: Sequence[str] | None) -> Scorer:
+    images = LabelledImages.read(write_class_folders(folder, folders, 20), names, 5)
+    masks, holdout = images.split(0.5)
+    settings = LineSettings(p_a=30, p_w=60, clip=None, clip_quantile=0.9)
+    alphas = {"usual": 0.1, "strict": 0.02}
+    job = Job("networks", masks, holdout, settings, alphas, "test", None if names is None else tuple(names))
+    return Scorer(classifier, calibrate(job, classifier).artifact)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Held-out ID images with labels, and two OOD folders, one of them with a text among its images."""
+    root = tmp_path_factory.mktemp("folders")
+    write_class_folders(root / "id", networks.CLASSES, 9, start=100)
+    write_class_folders(root / "near", ["x", "y"], 12)
+    for i in range(7):
+        write_picture(root / "far" / f"{i}.png")
+    (root / "far" / "notes.txt").write_bytes(NOT_AN_IMAGE)
+    return {name: root / name for name in ("id", "near", "far")}
+
+
+@pytest.fixture(scope="module")
+def evaluation(scorer: Scorer, folders: dict[str, Path]) -> Evaluation:
+    return evaluate(scorer, folders["id"], {"near": folders["near"], "far": folders["far"]})
+
+
+def one_by_one(scorer: Scorer, path: Path) -> tuple[float, dict[str, float]]:
+    """Predicted class and scores of one image, from logits in plain Python."""
+    pixels = scorer.classifier.preprocess.read(path.read_bytes())[None]
+    (logits,) = scorer.classifier.forward(pixels)[1].double().tolist()
+    powers = [math.exp(z - max(logits)) for z in logits]
+    (line,) = scorer.score(pixels)
+    return logits.index(max(logits)), {
+        "msp": 1 - 1 / sum(powers),
+        "energy": -(max(logits) + math.log(sum(powers))),
+        "line": line.ood_score,
+    }
+
+
+def test_score_folder(scorer: Scorer, folders: dict[str, Path]) -> None:
+    """Scores and predictions are those of each image alone, in the order of paths, the unreadable left out."""
+    scored = score_folder(scorer, folders["far"], "far")
+    assert scored.paths == [path for path in list_images(folders["far"]) if path.suffix == ".png"]
+    assert list(scored.unreadable) == [folders["far"] / "notes.txt"]
+    for i, path in enumerate(scored.paths):
+        predicted, scores = one_by_one(scorer, path)
+        assert scored.predicted[i] == predicted
+        assert {name: values[i] for name, values in scored.scores.items()} == pytest.approx(scores, rel=1e-5)
+
+
+def test_separations(scorer: Scorer, folders: dict[str, Path], evaluation: Evaluation) -> None:
+    """There is a row for each method and OOD folder, from all images of both, and one for each method's mean."""
+    assert [(row.method, row.ood) for row in evaluation.separations] == [
+        *((method, ood) for method in ("line", "msp", "energy") for ood in ("near", "far")),
+        ("line", "mean"),
+        ("msp", "mean"),
+        ("energy", "mean"),
+    ]
+    scores = {name: score_folder(scorer, folder, name).scores for name, folder in folders.items()}
+    for row in evaluation.separations:
+        if row.ood != "mean":
+            inside, outside = scores["id"][row.method], scores[row.ood][row.method]
+            assert row.auroc == pytest.approx(slow_auroc(inside, outside))
+            assert row.fpr95 == pytest.approx(slow_fpr95(inside, outside))
+        else:
+            rows = [asdict(each) for each in evaluation.separations if each.method == row.method and each is not row]
+            for measure in ("fpr95", "auroc", "aupr_in", "aupr_out"):
+                assert asdict(row)[measure] == pytest.approx((rows[0][measure] + rows[1][measure]) / 2)
+    assert (evaluation.id_images, evaluation.ood_images) == (45, {"near": 24, "far": 7})
+
+
+def test_reject_rates(scorer: Scorer, folders: dict[str, Path], evaluation: Evaluation) -> None:
+    """Each operating point's share of rejected images is counted from single decisions; its interval holds alpha."""
+    assert [rate.operating_point for rate in evaluation.reject_rates] == ["usual", "strict"]
+    for rate, point in zip(evaluation.reject_rates, scorer.artifact.metadata.operating_points, strict=True):
+        rejected = {
+            name: [one_by_one(scorer, path)[1]["line"] > point.threshold for path in score_folder_paths(folder)]
+            for name, folder in folders.items()
+        }
+        assert rate.alpha == point.alpha
+        assert rate.realised == np.mean(rejected["id"])
+        assert rate.ood == {"near": np.mean(rejected["near"]), "far": np.mean(rejected["far"])}
+        assert 0 < rate.interval[0] < point.alpha < rate.interval[1] < 1
+
+
+def test_a_score_at_the_threshold(scorer: Scorer, folders: dict[str, Path]) -> None:
+    """An image whose score is exactly the threshold is accepted, as by the service; one above it is not."""
+    scores = score_folder(scorer, folders["near"], "near").scores["line"]
+    metadata = scorer.artifact.metadata
+    point = metadata.operating_points[0].model_copy(update={"threshold": float(scores.max())})
+    moved = replace(scorer.artifact, metadata=metadata.model_copy(update={"operating_points": [point]}))
+    near = evaluate(Scorer(scorer.classifier, moved), folders["near"], {"near": folders["near"]}).reject_rates[0]
+    assert (near.realised, near.ood) == (0, {"near": 0})
+    point = point.model_copy(update={"threshold": float(np.sort(scores)[-2])})
+    moved = replace(scorer.artifact, metadata=metadata.model_copy(update={"operating_points": [point]}))
+    near = evaluate(Scorer(scorer.classifier, moved), folders["near"], {"near": folders["near"]}).reject_rates[0]
+    assert near.realised == near.ood["near"] == 1 / len(scores)
+
+
+def score_folder_paths(folder: Path) -> list[Path]:
+    return [path for path in list_images(folder) if path.suffix == ".png"]
+
+
+def accuracy_of(scorer: Scorer, folder: Path, labels: dict[str, int]) -> float:
+    paths = list_images(folder)
+    return sum(one_by_one(scorer, path)[0] == labels[path.parent.name] for path in paths) / len(paths)
+
+
+def test_accuracy(scorer: Scorer, folders: dict[str, Path], evaluation: Evaluation) -> None:
+    """Accuracy is the share of ID images whose predicted class is that of their folder."""
+    labels = {name: index for index, name in enumerate(networks.CLASSES)}
+    wanted = accuracy_of(scorer, folders["id"], labels)
+    assert 0 < wanted < 1  # else it could not tell right labels from wrong ones
+    assert evaluation.accuracy == wanted
+
+
+def test_accuracy_of_some_classes(scorer: Scorer, folders: dict[str, Path], tmp_path: Path) -> None:
+    """Folders named as some of the classes are enough: their index is that of the name, not of the order."""
+    some = ("bear", "elm")
+    write_class_folders(tmp_path, some, 12)
+    found = evaluate(scorer, tmp_path, {"near": folders["near"]}).accuracy
+    assert found == accuracy_of(scorer, tmp_path, {"bear": 1, "elm": 4})
+    assert found != accuracy_of(scorer, tmp_path, {"bear": 0, "elm": 1})
+
+
+@pytest.mark.parametrize("folder_names", [("n5", "n4", "n3", "n2", "n1"), None])
+def test_accuracy_by_folder_or_by_name(
+    classifier: Classifier, folders: dict[str, Path], tmp_path: Path, folder_names: Sequence[str] | None
+) -> None:
+    """Where folders had other names than classes, ID images may lie in folders of either sort."""
+    scorer = make_scorer(classifier, tmp_path / "data", ("n1", "n2", "n3", "n4", "n5"), networks.CLASSES)
+    assert scorer.artifact.metadata.classifier.class_names == list(networks.CLASSES)
+    names = networks.CLASSES if folder_names is None else sorted(folder_names)
+    inside = write_class_folders(tmp_path / "id", names, 6, start=50)
+    found = evaluate(scorer, inside, {"near": folders["near"]}).accuracy
+    assert found == accuracy_of(scorer, inside, {name: index for index, name in enumerate(names)})
+
+
+@pytest.mark.parametrize("classes", [("apple", "bears"), ("v", "w", "x", "y", "z")])
+def test_accuracy_is_unknown(scorer: Scorer, folders: dict[str, Path], tmp_path: Path, classes: Sequence[str]) -> None:
+    """Folders that are not the classes', even as many, are no labels: no accuracy, and everything else measured."""
+    write_class_folders(tmp_path, classes, 4)
+    found = evaluate(scorer, tmp_path, {"near": folders["near"]})
+    assert found.accuracy is None
+    assert found.id_images == 4 * len(classes)
+
+
+def test_accuracy_of_a_flat_folder(scorer: Scorer, folders: dict[str, Path]) -> None:
+    """ID images without folders, or some of them beside the folders, have no accuracy."""
+    assert evaluate(scorer, folders["far"], {"near": folders["near"]}).accuracy is None
+
+
+def test_folders_that_cannot_be_scored(scorer: Scorer, folders: dict[str, Path], tmp_path: Path) -> None:
+    """A missing folder, an empty one and one without any image are refused by name."""
+    with pytest.raises(DatasetError, match=r"nowhere: no such folder"):
+        evaluate(scorer, tmp_path / "nowhere", {"near": folders["near"]})
+    with pytest.raises(DatasetError, match="holds no files"):
+        evaluate(scorer, folders["id"], {"near": tmp_path})
+    (tmp_path / "a.png").write_bytes(NOT_AN_IMAGE)
+    with pytest.raises(DatasetError, match="none of its 1 files could be read as an image"):
+        evaluate(scorer, folders["id"], {"near": tmp_path})
+
+
+def test_scores_that_are_not_finite(tmp_path: Path) -> None:
+    """An image that the network answers with NaN is reported like one that cannot be read, never measured."""
+    scorer = make_scorer(
+        load_classifier(networks.fragile(), torch.device("cpu")), tmp_path / "d", networks.CLASSES, None
+    )
+    far = write_class_folders(tmp_path / "far", ["x"], 5)
+    Image.new("RGB", (32, 32), "white").save(far / "x" / "white.png")
+    found = evaluate(scorer, write_class_folders(tmp_path / "id", ["y"], 5), {"far": far})
+    assert found.ood_images == {"far": 5}
+    assert list(found.unreadable) == [far / "x" / "white.png"]
+
+
+def cells(text: str, first: str) -> list[dict[str, str]]:
+    """The rows of the Markdown table whose header begins with `first`."""
+    blocks = [block.splitlines() for block in text.split("\n\n")]
+    (block,) = [block for block in blocks if block[0].startswith(f"| {first} ")]
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in block)
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.2f}"
+
+
+def test_tables(evaluation: Evaluation) -> None:
+    """The printed tables say in percent what was measured, with every row and column."""
+    text = evaluation_tables(evaluation)
+    for row, found in zip(evaluation.separations, cells(text, "method"), strict=True):
+        assert list(found.values()) == [
+            row.method,
+            row.ood,
+            *(percent(value) for value in (row.fpr95, row.auroc, row.aupr_in, row.aupr_out)),
+        ]
+    for rate, found in zip(evaluation.reject_rates, cells(text, "operating point"), strict=True):
+        assert found == {
+            "operating point": rate.operating_point,
+            "alpha": percent(rate.alpha),
+            "ID rejected": percent(rate.realised),
+            "90 % interval": f"{percent(rate.interval[0])} to {percent(rate.interval[1])}",
+            "near": percent(rate.ood["near"]),
+            "far": percent(rate.ood["far"]),
+        }
+    assert text.splitlines()[0] == f"ID images 45, top-1 accuracy {percent(evaluation.accuracy or 0)}, unreadable 1"
+    assert len({len(line) for line in text.split("\n\n")[1].splitlines()}) == 1
+
+
+def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
+    """JSON holds all that was measured, CSV the separations, both in full precision; a new folder is made for them."""
+    folder = tmp_path / "new" / "folder"
+    write_evaluation(evaluation, folder)
+    content = json.loads((folder / "evaluation.json").read_text())
+    assert content["separations"] == [asdict(row) for row in evaluation.separations]
+    assert [row | {"interval": tuple(row["interval"])} for row in content["reject_rates"]] == [
+        asdict(rate) for rate in evaluation.reject_rates
+    ]
+    assert content["accuracy"] == evaluation.accuracy
+    assert content["id_images"] == 45
+    assert content["ood_images"] == {"near": 24, "far": 7}
+    assert content["unreadable"] == {str(path): reason for path, reason in evaluation.unreadable.items()}
+    with (folder / "evaluation.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [
+        Separation(row["method"], row["ood"], *(float(row[key]) for key in ("fpr95", "auroc", "aupr_in", "aupr_out")))
+        for row in rows
+    ] == evaluation.separations

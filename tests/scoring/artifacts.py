@@ -1,0 +1,85 @@
+"""A tiny artifact built by hand, without any classifier: what the artifact's tests write and corrupt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from scoring import conformal
+from scoring.artifact import Artifact
+from scoring.detector import LineMasks
+from scoring.line import activation_mask
+from scoring.metadata import (
+    METADATA_KEY,
+    ClassifierReference,
+    DataCounts,
+    Digests,
+    Engine,
+    Metadata,
+    Method,
+    OperatingPoint,
+    Provenance,
+)
+from scoring.preprocess import Preprocess
+
+PREPROCESS = Preprocess(
+    resize=18, crop=(16, 16), mean=(0.5, 0.25, 0.125), std=(1.0, 0.5, 0.25), interpolation="bicubic"
+)
+CLASSES = ["ant", "bee", "cat"]
+ALPHAS = {"default": 0.1, "strict": 0.05}
+
+
+def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_images: int = 39) -> Artifact:
+    """An artifact whose numbers are all known, the same on every machine."""
+    classes = len(class_names)
+    contribution = (torch.arange(classes * feature_count, dtype=torch.float32) - 3).reshape(classes, feature_count) / 8
+    scores = np.arange(calibration_images, dtype=np.float64) / 4 - 9
+    counts = torch.arange(classes) % 3
+    metadata = Metadata(
+        method=Method(variant="signed", p_a=10.0, p_w=25.0, clip=0.75, clip_quantile=0.9),
+        operating_points=[
+            OperatingPoint(name=name, alpha=alpha, threshold=conformal.threshold(scores, alpha))
+            for name, alpha in ALPHAS.items()
+        ],
+        classifier=ClassifierReference(
+            spec="tests.factories.tiny:tiny",
+            class_names=class_names,
+            class_folders=[f"n{index:08}" for index in range(classes)],
+            feature_count=feature_count,
+        ),
+        preprocess=PREPROCESS,
+        engine=Engine(),
+        digests=Digests(weights="0123456789abcdef" * 4, preprocess=PREPROCESS.digest()),
+        data=DataCounts(
+            mask_images=int(counts.sum()),
+            calibration_images=calibration_images,
+            unreadable=1,
+            classes_without_images=int((counts == 0).sum()),
+        ),
+        provenance=Provenance(
+            command="line-ood calibrate --model tests.factories.tiny:tiny",
+            created="2024-02-29T12:00:00+00:00",
+            versions={"line-ood": "0.1.0", "python": "3.11.7"},
+        ),
+    )
+    thresholds = torch.arange(classes, dtype=torch.float64) / 3 - 0.5
+    return Artifact(metadata, LineMasks(contribution, activation_mask(contribution, 10.0), thresholds), counts, scores)
+
+
+def take_apart(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and metadata of a file, as they lie there."""
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(file.metadata()[METADATA_KEY])  # noqa: SIM118 - no dict
+
+
+def put_together(path: Path, tensors: dict[str, Tensor], metadata: object) -> Path:
+    """Write a file as no program of ours would."""
+    path.write_bytes(save(tensors, {METADATA_KEY: metadata if isinstance(metadata, str) else json.dumps(metadata)}))
+    return path

@@ -1,0 +1,105 @@
+"""A real app on a real port, around the tiny network; requests go through sockets."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+import torch
+import uvicorn
+from fastapi import FastAPI
+from PIL import Image
+
+from scoring.scorer import Scorer
+from service.app import create_app
+from service.server import listen, url_of
+from service.settings import Settings
+from tests.artifacts import calibrate_tiny
+
+
+@dataclass(frozen=True)
+class LiveApp:
+    """An app that serves in a thread of this process."""
+
+    url: str
+    app: FastAPI
+
+
+@contextmanager
+def live(app: FastAPI) -> Iterator[LiveApp]:
+    listener = listen("127.0.0.1", 0)
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the app did not start"
+            time.sleep(0.01)
+        yield LiveApp(url_of(listener), app)
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return calibrate_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def scorer(tiny_artifact: Path) -> Scorer:
+    return Scorer.load(tiny_artifact, torch.device("cpu"))
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., LiveApp]]:
+    """Start an app with settings of one's own; it stops with the test."""
+    with ExitStack() as stack:
+
+        def start_app(scorer: Scorer, **settings: object) -> LiveApp:
+            return stack.enter_context(live(create_app(scorer, Settings(**settings))))
+
+        yield start_app
+
+
+@pytest.fixture
+def client(start: Callable[..., LiveApp], scorer: Scorer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=start(scorer).url, timeout=30) as client:
+        yield client
+
+
+def encode(seed: int = 0, form: str = "PNG", size: tuple[int, int] = (20, 24)) -> bytes:
+    """A small picture of random pixels."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, form)
+    return buffer.getvalue()
+
+
+class GatedScorer(Scorer):
+    """Scores only while its gate is open, so that tests decide when the device is free."""
+
+    gate: threading.Event
+    batch_sizes: list[int]
+
+    def score(self, pixels):
+        self.batch_sizes.append(len(pixels))
+        assert self.gate.wait(30)
+        return super().score(pixels)
+
+
+@pytest.fixture
+def gated(tiny_artifact: Path) -> Iterator[GatedScorer]:
+    gated = GatedScorer.load(tiny_artifact, torch.device("cpu"))
+    gated.gate, gated.batch_sizes = threading.Event(), []
+    gated.gate.set()
+    yield gated
+    gated.gate.set()

@@ -1,0 +1,75 @@
+"""The documents say what the program does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from typer.testing import CliRunner
+
+from line_ood import app
+from scoring.embedded import ARTIFACT
+from service.cli import flag_of, variable_of
+from service.problems import KINDS
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+
+
+def rows(document: str, heading: str) -> list[list[str]]:
+    """Cells of the first table after a heading, without its head."""
+    text = (ROOT / document).read_text().split(f"## {heading}\n", 1)[1]
+    lines = [line for line in text.split("\n## ")[0].splitlines() if line.startswith("|")]
+    return [[cell.strip().strip("`") for cell in line.strip("|").split("|")] for line in lines[2:]]
+
+
+def test_the_settings_table_is_the_programs():
+    """README lists every setting with its flag, variable, default and meaning, and none besides."""
+    wanted = [
+        [
+            flag_of(name),
+            variable_of(name),
+            _default(name, setting.default),
+            setting.description,
+        ]
+        for name, setting in Settings.model_fields.items()
+    ]
+    assert rows("README.md", "Settings of the server") == wanted
+
+
+def _default(name: str, default: object) -> str:
+    if name == "decode_workers":
+        return "cores"
+    return {ARTIFACT: "embedded", None: ""}.get(default, str(default))
+
+
+def test_the_help_lists_every_setting():
+    """`line-ood serve --help` names each flag and its variable."""
+    text = CliRunner().invoke(app, ["serve", "--help"], env={"COLUMNS": "400"}).output
+    for name in Settings.model_fields:
+        assert flag_of(name) in text
+        assert variable_of(name) in text
+
+
+def test_the_error_table_is_the_programs():
+    """docs/api.md lists every code of an error with its status."""
+    documented = {
+        (int(status), code) for status, codes, _ in rows("docs/api.md", "Errors") for code in re.findall(r"\w+", codes)
+    }
+    internal = {"bad_image", "client_gone"}  # a base class that is never raised, and one that nobody is left to read
+    assert documented == {(kind.status, kind.code) for kind in KINDS.values() if kind.code not in internal}
+
+
+def test_every_metric_is_documented():
+    """docs/operations.md names each metric of the program."""
+    defined = set(re.findall(r'"(line_ood_\w+)"', (ROOT / "service" / "metrics.py").read_text()))
+    text = (ROOT / "docs" / "operations.md").read_text()
+    assert len(defined) > 15
+    assert all(name in text for name in defined)
+
+
+def test_the_documents_do_not_name_missing_files():
+    """Every path and link in README and docs exists."""
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
