@@ -27,7 +27,7 @@ def main(data: Path, bench: Path) -> None:
     link(masks, bench / "masks")
     link(holdout, bench / "thresholds")
     line_ood(
-        *("calibrate", "--model", SPEC, "--data", "masks", "--holdout", "thresholds"),
+        *("calibrate", "--model", SPEC, "--decoder", "turbo", "--data", "masks", "--holdout", "thresholds"),
         *("--alpha", "default=0.05", "--alpha", "strict=0.01", "--out", ARTIFACT.name),
         cwd=bench,
     )

@@ -6,10 +6,12 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
+import torch
+
 from scoring.errors import DatasetError
+from scoring.types import Classes
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,14 @@ class LabelledImages:
         holdout = tuple(item for item, out in zip(shuffled, held, strict=True) if out)
         return type(self)(rest, self.class_folders), type(self)(holdout, self.class_folders)
 
-    def counts(self) -> dict[str, int]:
-        """Images a class folder, for folders with any."""
-        groups = groupby(sorted(label for _, label in self.items))
-        return {self.class_folders[label]: sum(1 for _ in group) for label, group in groups}
+    @property
+    def paths(self) -> list[Path]:
+        """The files alone."""
+        return [path for path, _ in self.items]
+
+    def labels(self, indices: Sequence[int]) -> Classes:
+        """Class indices of some of the files."""
+        return torch.tensor([self.items[index][1] for index in indices])
 
 
 def list_images(folder: Path) -> list[Path]:

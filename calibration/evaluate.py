@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
-from tqdm import tqdm
 
 from calibration.dataset import LabelledImages, list_images
-from calibration.loader import read_batches
+from calibration.loader import Pass, walk
+from calibration.separation import Separation, mean_separation, separate
 from scoring import conformal, methods
 from scoring.conformal import FloatArray
 from scoring.errors import DatasetError
@@ -20,7 +19,6 @@ from scoring.scorer import NOT_FINITE, Scorer
 from scoring.types import PixelBatch
 
 METHODS = ("line", "msp", "energy")
-MEAN = "mean"
 
 
 @dataclass(frozen=True)
@@ -38,25 +36,6 @@ class ScoredFolder:
     predicted: npt.NDArray[np.int64]
     paths: list[Path]
     unreadable: dict[Path, str]
-
-
-@dataclass(frozen=True)
-class Separation:
-    """How well one method separates one OOD folder from the ID images. All between 0 and 1.
-
-    Attributes:
-        fpr95: share of OOD images accepted where 95 % of ID images are.
-        auroc: area under the ROC curve.
-        aupr_in: area under the precision-recall curve with ID as the positive class.
-        aupr_out: the same with OOD as the positive class.
-    """
-
-    method: str
-    ood: str
-    fpr95: float
-    auroc: float
-    aupr_in: float
-    aupr_out: float
 
 
 @dataclass(frozen=True)
@@ -116,7 +95,7 @@ def evaluate(scorer: Scorer, id_folder: Path, ood_folders: Mapping[str, Path]) -
     return Evaluation(
         id_images=len(inside.paths),
         accuracy=_accuracy(scorer, id_folder, inside),
-        separations=separations + [_mean(separations, method) for method in METHODS],
+        separations=separations + [mean_separation(separations, method) for method in METHODS],
         reject_rates=_reject_rates(scorer, inside, outside),
         ood_images={name: len(folder.paths) for name, folder in outside.items()},
         unreadable=unreadable,
@@ -133,56 +112,30 @@ def score_folder(scorer: Scorer, folder: Path, title: str) -> ScoredFolder:
     chunks: dict[str, list[FloatArray]] = {method: [] for method in METHODS}
     predicted: list[npt.NDArray[np.int64]] = []
     read: list[Path] = []
-    unreadable: dict[Path, str] = {}
-    with tqdm(total=len(paths), desc=title, unit="image", disable=None) as progress:
-        for batch in read_batches(paths, scorer.classifier.preprocess):
-            unreadable |= {paths[index]: reason for index, reason in batch.unreadable.items()}
-            progress.update(len(batch.indices) + len(batch.unreadable))
-            if batch.pixels is None:
-                continue
-            scores, classes = _score(scorer, batch.pixels)
-            finite: npt.NDArray[np.bool_] = np.logical_and.reduce([np.isfinite(values) for values in scores.values()])
-            for method, values in scores.items():
-                chunks[method].append(values[finite])
-            predicted.append(classes[finite])
-            read += [paths[index] for index, good in zip(batch.indices, finite, strict=True) if good]
-            unreadable |= {paths[i]: NOT_FINITE for i, good in zip(batch.indices, finite, strict=True) if not good}
+    record = Pass()
+    for indices, pixels in walk(paths, scorer.classifier.preprocess, title, record):
+        scores, classes = _score(scorer, pixels)
+        finite: npt.NDArray[np.bool_] = np.logical_and.reduce([np.isfinite(values) for values in scores.values()])
+        for method, values in scores.items():
+            chunks[method].append(values[finite])
+        predicted.append(classes[finite])
+        read += [paths[index] for index, good in zip(indices, finite, strict=True) if good]
+        record.unreadable |= {paths[i]: NOT_FINITE for i, good in zip(indices, finite, strict=True) if not good}
     if not read:
-        raise DatasetError(f"{folder}: none of its {len(paths)} files could be read as an image")
+        raise DatasetError(f"{folder}: for none of its {len(paths)} files is the classifier's answer finite")
     scores = {method: np.concatenate(parts) for method, parts in chunks.items()}
-    return ScoredFolder(scores, np.concatenate(predicted), read, unreadable)
+    return ScoredFolder(scores, np.concatenate(predicted), read, record.unreadable)
 
 
 def _score(scorer: Scorer, pixels: PixelBatch) -> tuple[dict[str, FloatArray], npt.NDArray[np.int64]]:
-    features, logits = scorer.classifier.forward(pixels)
+    logits, ood_scores = scorer.detector.score(scorer.classifier.features(pixels))
     logits = logits.double()  # MSP of a sure network would tie at 0 in float32
     scores = {
-        "line": scorer.detector.ood_scores(features),
+        "line": ood_scores.double().cpu().numpy(),
         "msp": methods.msp(logits).cpu().numpy(),
         "energy": methods.energy(logits).cpu().numpy(),
     }
     return scores, logits.argmax(1).cpu().numpy()
-
-
-def separate(method: str, ood: str, id_scores: FloatArray, ood_scores: FloatArray) -> Separation:
-    """Compare the scores of ID and OOD images."""
-    is_id = np.concatenate([np.ones(len(id_scores)), np.zeros(len(ood_scores))])
-    scores = np.concatenate([id_scores, ood_scores])
-    fpr, tpr, _ = roc_curve(is_id, -scores, drop_intermediate=False)  # ID is positive, as the field counts FPR95
-    return Separation(
-        method=method,
-        ood=ood,
-        fpr95=float(fpr[np.argmax(tpr >= 0.95)]),
-        auroc=float(roc_auc_score(is_id, -scores)),
-        aupr_in=float(average_precision_score(is_id, -scores)),
-        aupr_out=float(average_precision_score(1 - is_id, scores)),
-    )
-
-
-def _mean(separations: Iterable[Separation], method: str) -> Separation:
-    rows = [row for row in separations if row.method == method]
-    numbers = [(row.fpr95, row.auroc, row.aupr_in, row.aupr_out) for row in rows]
-    return Separation(method, MEAN, *(float(value) for value in np.mean(numbers, axis=0)))
 
 
 def _accuracy(scorer: Scorer, folder: Path, scored: ScoredFolder) -> float | None:

@@ -61,7 +61,7 @@ def alphas_of(given: list[str]) -> dict[str, float]:
 
 def ood_folders(given: list[str]) -> dict[str, Path]:
     """NAME=DIR to folders by name."""
-    from calibration.evaluate import MEAN
+    from calibration.separation import MEAN
 
     folders: dict[str, Path] = {}
     for name, folder in (_pair("--ood", each, "NAME=DIR") for each in given):
@@ -125,3 +125,8 @@ def check_writable(out: Path) -> None:
 def summary_path(out: Path) -> Path:
     """Where the summary of an artifact lies: beside it."""
     return out.with_name(out.name.removesuffix(".safetensors") + ".summary.json")
+
+
+def partial_folder(out: Path) -> Path:
+    """Where a calibration that is under way keeps what it has: beside the artifact."""
+    return out.with_name(out.name + ".partial")

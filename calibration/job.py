@@ -5,40 +5,26 @@ Features, class means, contributions, masks; then held-out scores through the ve
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import version
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-from tqdm import tqdm
-
+from calibration import partial
 from calibration.dataset import LabelledImages
-from calibration.loader import read_batches
+from calibration.loader import BATCH_SIZE, Pass
 from calibration.masks import build_masks, choose_method
+from calibration.partial import Partial
+from calibration.passes import collect_statistics, score_holdout
+from calibration.provenance import describe, versions
 from calibration.settings import LineSettings
-from calibration.statistics import FeatureStatistics, top_1
+from calibration.statistics import FeatureStatistics
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier
 from scoring.detector import LineDetector
-from scoring.errors import DatasetError, TooFewImagesError
-from scoring.metadata import (
-    ClassifierReference,
-    DataCounts,
-    Engine,
-    Metadata,
-    Method,
-    OperatingPoint,
-    Provenance,
-    digests_of,
-)
-from scoring.types import ClassCounts, Classes, PixelBatch
-
-RECORDED_PACKAGES = ("line-ood", "torch", "torchvision", "numpy", "pillow")
+from scoring.errors import TooFewImagesError
+from scoring.metadata import Digests, Method, digests_of
+from scoring.probes import probe_pixels
 
 
 @dataclass(frozen=True)
@@ -64,20 +50,6 @@ class Job:
     class_names: tuple[str, ...] | None = None
 
 
-@dataclass
-class Pass:
-    """What one pass over a set of images has met."""
-
-    correct: int = 0
-    seen: int = 0
-    unreadable: dict[Path, str] = field(default_factory=dict)
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 accuracy of the classifier on the images that could be read."""
-        return self.correct / self.seen
-
-
 @dataclass(frozen=True)
 class Calibration:
     """The outcome of a job."""
@@ -93,125 +65,82 @@ class Calibration:
         return self.mask_pass.unreadable | self.holdout_pass.unreadable
 
 
-def calibrate(job: Job, classifier: Classifier) -> Calibration:
+def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> Calibration:
     """Run a job.
+
+    Args:
+        job: what to do.
+        classifier: what to calibrate.
+        folder: where partial states are kept, for the same job to go on from when it is killed; None keeps none.
+            To be removed by `partial.discard` when the artifact is safe.
 
     Raises:
         TooFewImagesError: the held-out images cannot keep one of the promised rates.
         DatasetError: none of the images can be read, or features are not finite.
     """
-    _check_alphas(job, len(job.holdout_images.items))  # before the hours of work, not after
-    statistics, mask_pass = _collect_statistics(classifier, job.mask_images)
+    _check_alphas(job)  # before the hours of work, not after
+    digests = digests_of(classifier)
+    for_masks = Partial(folder, "masks", _masks_depend_on(job, classifier, digests))
+    statistics, mask_pass = collect_statistics(classifier, job.mask_images, for_masks)
     method = choose_method(statistics, job.settings)
     masks = build_masks(statistics, classifier.head.weight.cpu(), method)
-    detector = LineDetector(classifier, masks, method.clip)
-    scores, holdout_pass = _score_holdout(classifier, detector, job.holdout_images)
-    _check_alphas(job, len(scores))
+    detector = LineDetector(classifier.head, masks, method.clip)
+    for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
+    scores, holdout_pass = score_holdout(classifier, detector, job.holdout_images, for_thresholds)
     unreadable = len(mask_pass.unreadable) + len(holdout_pass.unreadable)
-    metadata = _describe(job, classifier, method, statistics.counts, scores, unreadable)
-    artifact = Artifact(metadata, masks, statistics.counts, scores)
-    return Calibration(artifact, mask_pass, holdout_pass, _warnings(statistics, method))
+    metadata = describe(job, classifier, digests, method, statistics.counts, scores, unreadable)
+    artifact = Artifact(metadata, masks, statistics.counts, scores, _score_probes(classifier, detector))
+    warnings = (*for_masks.warnings, *for_thresholds.warnings, *_warnings(job, statistics, method))
+    return Calibration(artifact, mask_pass, holdout_pass, warnings)
 
 
-def walk(
-    images: LabelledImages, classifier: Classifier, title: str, record: Pass
-) -> Iterator[tuple[PixelBatch, Classes]]:
-    """Go through labelled images in batches of pixels and labels, noting in `record` what cannot be read.
-
-    Raises:
-        DatasetError: no image at all could be read.
-    """
-    paths = [path for path, _ in images.items]
-    with tqdm(total=len(paths), desc=title, unit="image", disable=None) as progress:
-        for batch in read_batches(paths, classifier.preprocess):
-            record.unreadable |= {paths[index]: reason for index, reason in batch.unreadable.items()}
-            if batch.pixels is not None:
-                record.seen += len(batch.indices)
-                yield batch.pixels, torch.tensor([images.items[index][1] for index in batch.indices])
-            progress.update(len(batch.indices) + len(batch.unreadable))
-    if not record.seen:
-        path, reason = next(iter(record.unreadable.items()))
-        raise DatasetError(f"none of the {len(paths)} images could be read; the first, {path}: {reason}")
-
-
-def _check_alphas(job: Job, count: int) -> None:
+def _check_alphas(job: Job) -> None:
+    count = len(job.holdout_images.items)
     for alpha in job.alphas.values():
         if conformal.rank(count, alpha) < 1:
             raise TooFewImagesError(alpha, count, conformal.images_needed(alpha))
 
 
-def _collect_statistics(classifier: Classifier, images: LabelledImages) -> tuple[FeatureStatistics, Pass]:
-    class_count, feature_count = classifier.head.weight.shape
-    statistics, record = FeatureStatistics(class_count, feature_count), Pass()
-    for pixels, labels in walk(images, classifier, "masks", record):
-        features, logits = classifier.forward(pixels)
-        statistics.update(features, labels)
-        record.correct += top_1(logits, labels)
-    return statistics, record
+def _masks_depend_on(job: Job, classifier: Classifier, digests: Digests) -> Iterator[str]:
+    yield f"{digests} {classifier.choice} {classifier.device.type} {BATCH_SIZE} {versions()}"
+    yield from partial.describe(job.mask_images)
 
 
-def _score_holdout(
-    classifier: Classifier, detector: LineDetector, images: LabelledImages
-) -> tuple[conformal.FloatArray, Pass]:
-    record, scores = Pass(), []
-    for pixels, labels in walk(images, classifier, "thresholds", record):
-        features, logits = classifier.forward(pixels)
-        scores.append(detector.ood_scores(features))
-        record.correct += top_1(logits, labels)
-    found = np.sort(np.concatenate(scores))
-    if not np.isfinite(found).all():
-        raise DatasetError("the classifier answers held-out images with NaN or infinity: no threshold can be given")
-    return found, record
+def _thresholds_depend_on(job: Job, masks_key: str) -> Iterator[str]:
+    yield f"{masks_key} {job.settings}"
+    yield from partial.describe(job.holdout_images)
 
 
-def _describe(
-    job: Job,
-    classifier: Classifier,
-    method: Method,
-    counts: ClassCounts,
-    scores: conformal.FloatArray,
-    unreadable: int,
-) -> Metadata:
-    return Metadata(
-        method=method,
-        operating_points=[
-            OperatingPoint(name=name, alpha=alpha, threshold=conformal.threshold(scores, alpha))
-            for name, alpha in job.alphas.items()
-        ],
-        classifier=ClassifierReference(
-            spec=job.spec,
-            class_names=list(job.class_names or job.mask_images.class_folders),
-            class_folders=list(job.mask_images.class_folders),
-            feature_count=classifier.head.weight.shape[1],
-        ),
-        preprocess=classifier.preprocess,
-        engine=Engine(),
-        digests=digests_of(classifier),
-        data=DataCounts(
-            mask_images=int(counts.sum()),
-            calibration_images=len(scores),
-            unreadable=unreadable,
-            classes_without_images=int((counts == 0).sum()),
-        ),
-        provenance=Provenance(
-            command=job.command,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={name: version(name) for name in RECORDED_PACKAGES} | {"python": platform.python_version()},
-        ),
-    )
+def _score_probes(classifier: Classifier, detector: LineDetector) -> conformal.FloatArray:
+    _, ood_scores = detector.score(classifier.features(probe_pixels(classifier.preprocess.crop)))
+    scores: conformal.FloatArray = ood_scores.double().cpu().numpy()
+    return scores
 
 
-def _warnings(statistics: FeatureStatistics, method: Method) -> tuple[str, ...]:
-    found = []
+def _warnings(job: Job, statistics: FeatureStatistics, method: Method) -> Iterator[str]:
+    names, folders = job.class_names, job.mask_images.class_folders
+    if names is not None and names != folders:
+        yield (
+            f"the class folders ({_few(folders)}) are not named as the classifier's classes ({_few(names)}): they are "
+            "taken as its classes in alphabetical order; if that is wrong, so is the accuracy in the summary"
+        )
+    if job.holdout_images.class_folders != folders:
+        yield (
+            f"the held-out class folders ({_few(job.holdout_images.class_folders)}) are not named as the others "
+            f"({_few(folders)}): both are taken in alphabetical order"
+        )
     if method.variant == "absolute":
-        found.append(
+        yield (
             "the features can be negative (no ReLU before the head), so the paper's absolute contribution is used; "
             "LINe is weak on such networks: compare with energy and MSP by `line-ood evaluate` before relying on it"
         )
     empty = int((statistics.counts == 0).sum())
     if empty:
-        found.append(
+        yield (
             f"{empty} of {len(statistics.counts)} classes have no images for their masks "
             "and take the mean over the other classes"
         )
-    return tuple(found)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

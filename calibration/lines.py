@@ -30,11 +30,8 @@ def score_lines(scorer: Scorer, paths: Sequence[Path], point: OperatingPoint) ->
     """Score files in order; a file that cannot be read gets a line with its `error`."""
     for batch in read_batches(paths, scorer.classifier.preprocess):
         scores = [] if batch.pixels is None else scorer.score(batch.pixels)
-        lines = {
-            index: _line(scorer, paths[index], score, point) for index, score in zip(batch.indices, scores, strict=True)
-        }
-        lines |= {index: {"path": str(paths[index]), "error": reason} for index, reason in batch.unreadable.items()}
-        yield from (lines[index] for index in sorted(lines))
+        answers = dict(zip(batch.indices, scores, strict=True)) | batch.unreadable
+        yield from (_line(scorer, paths[index], answers[index], point) for index in sorted(answers))
 
 
 def to_json(line: dict[str, object]) -> str:
@@ -57,7 +54,9 @@ def _expand_one(argument: str) -> list[Path]:
     return files
 
 
-def _line(scorer: Scorer, path: Path, score: ImageScore, point: OperatingPoint) -> dict[str, object]:
+def _line(scorer: Scorer, path: Path, score: ImageScore | str, point: OperatingPoint) -> dict[str, object]:
+    if isinstance(score, str):
+        return {"path": str(path), "error": score}
     if not score.is_finite:
         return {"path": str(path), "error": NOT_FINITE}
     (best,) = scorer.predictions(score, top_k=1)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from tqdm import tqdm
-
 from calibration.settings import LineSettings
 from calibration.statistics import FeatureStatistics
+from calibration.thresholds import weight_thresholds
 from scoring import line
 from scoring.detector import LineMasks
 from scoring.errors import DatasetError
@@ -45,10 +43,8 @@ def build_masks(statistics: FeatureStatistics, weight: HeadWeight, method: Metho
     else:
         means = line.fill_empty_classes(statistics.abs_means, statistics.counts)
         contribution = line.absolute_contribution(means, weight)
-    rows = tqdm(contribution, desc="weight thresholds", unit="class", disable=None)
-    thresholds = [line.weight_threshold(row, weight, method.p_w) for row in rows]
     return LineMasks(
         contribution,
         line.activation_mask(contribution, method.p_a),
-        torch.tensor(thresholds, dtype=torch.float64),
+        weight_thresholds(contribution, weight, method.p_w),
     )

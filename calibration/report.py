@@ -9,8 +9,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from calibration.evaluate import Evaluation, Separation
+from calibration.evaluate import Evaluation
 from calibration.job import Calibration
+from calibration.separation import Separation
 from scoring import conformal
 from scoring.artifact import Artifact
 
@@ -42,8 +43,8 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
     """Write evaluation.json and evaluation.csv."""
     folder.mkdir(parents=True, exist_ok=True)
     content = asdict(evaluation) | {"unreadable": {str(p): reason for p, reason in evaluation.unreadable.items()}}
-    (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n")
-    with (folder / "evaluation.csv").open("w", newline="") as file:
+    (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    with (folder / "evaluation.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Separation)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in evaluation.separations)

@@ -24,15 +24,18 @@ from scoring.detector import LineMasks
 from scoring.errors import ArtifactError, DigestMismatchError, TooFewImagesError
 from scoring.line import activation_mask
 from scoring.metadata import METADATA_KEY, Digests, Metadata, OperatingPoint, parse_metadata
+from scoring.probes import PROBES
 from scoring.types import ClassCounts
 
 CALIBRATION_SCORES = "calibration_scores.line"
+PROBE_SCORES = "probe_scores.line"
 TENSORS = {
     "contribution": torch.float32,
     "counts": torch.int64,
     "activation_mask": torch.bool,
     "weight_thresholds": torch.float64,
     CALIBRATION_SCORES: torch.float64,
+    PROBE_SCORES: torch.float64,
 }
 MAX_BYTES = 2**31  # far above any real artifact: 1000 classes and 2048 features take 10 MB
 
@@ -46,6 +49,7 @@ class Artifact:
         masks: see `LineMasks`.
         counts: images a class that made the masks (class).
         calibration_scores: `ood_score` of the held-out ID images, ascending (image).
+        probe_scores: `ood_score` of the images of `scoring.probes`.
         artifact_id: first 16 digits of the file's SHA-256.
     """
 
@@ -53,6 +57,7 @@ class Artifact:
     masks: LineMasks
     counts: ClassCounts
     calibration_scores: conformal.FloatArray
+    probe_scores: conformal.FloatArray
     artifact_id: str = ""
 
     def to_bytes(self) -> bytes:
@@ -90,6 +95,7 @@ class Artifact:
             masks=LineMasks(tensors["contribution"], tensors["activation_mask"], tensors["weight_thresholds"]),
             counts=tensors["counts"],
             calibration_scores=tensors[CALIBRATION_SCORES].numpy(),
+            probe_scores=tensors[PROBE_SCORES].numpy(),
             artifact_id=_identify(path.read_bytes()),
         )
         _check_values(artifact)
@@ -109,6 +115,7 @@ class Artifact:
             "activation_mask": self.masks.activation_mask,
             "weight_thresholds": self.masks.weight_thresholds,
             CALIBRATION_SCORES: torch.from_numpy(self.calibration_scores),
+            PROBE_SCORES: torch.from_numpy(self.probe_scores),
         }
 
     def check_classifier(self, found: Digests) -> None:
@@ -156,6 +163,7 @@ def _check_tensors(tensors: dict[str, Tensor], metadata: Metadata) -> None:
         "activation_mask": (class_count, feature_count),
         "weight_thresholds": (class_count,),
         CALIBRATION_SCORES: (metadata.data.calibration_images,),
+        PROBE_SCORES: (PROBES,),
     }
     for name, tensor in tensors.items():
         _require(name, f"shape {shapes[name]}", tuple(tensor.shape) == shapes[name], tuple(tensor.shape))
@@ -179,6 +187,7 @@ def _check_values(artifact: Artifact) -> None:
     _require("weight_thresholds", "finite numbers or -inf", usable, "others")
     ordered = bool(np.isfinite(scores).all() and (np.diff(scores) >= 0).all())
     _require(CALIBRATION_SCORES, "finite numbers in ascending order", ordered, "others")
+    _require(PROBE_SCORES, "finite numbers", bool(np.isfinite(artifact.probe_scores).all()), "others")
 
 
 def _check_activation_mask(artifact: Artifact) -> None:

@@ -1,25 +1,23 @@
-"""A classifier: backbone (images to features h) and linear head (logits = h Wᵀ + b).
-
-The head is found by running the network, not by its name: it is the last `nn.Linear` whose output is the
-network's output. Features are what that layer reads.
-"""
+"""A classifier: backbone (images to features h), run by an engine, and linear head (logits = h Wᵀ + b)."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
 import re
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from scoring.errors import HeadNotFoundError, PreprocessError, SpecError
+from scoring.backbone import Backbone, noise
+from scoring.engines.build import build
+from scoring.engines.engine import EngineChoice
+from scoring.errors import PreprocessError, SpecError
 from scoring.preprocess import Preprocess
 from scoring.spec import ClassifierParts
 from scoring.types import Features, Head, Logits, PixelBatch
 
-PROBE_IMAGES = 4
+REFERENCE = EngineChoice()
 
 
 class Classifier:
@@ -29,112 +27,78 @@ class Classifier:
         module: normalised images to logits.
         preprocess: how it wants its images.
         device: where it runs.
+        choice: which engine runs it.
+
+    Attributes:
+        head: W and b in float32; b is zero where the layer has none.
 
     Raises:
         HeadNotFoundError: the network does not end in a linear layer.
+        SpecError: it cannot run on images of this size.
+        EngineError: the engine cannot run it here.
     """
 
-    def __init__(self, module: nn.Module, preprocess: Preprocess, device: torch.device) -> None:
+    def __init__(
+        self, module: nn.Module, preprocess: Preprocess, device: torch.device, choice: EngineChoice = REFERENCE
+    ) -> None:
         if device.type == "cuda":
             # float32 has to mean float32: TF32 would round convolutions to 10 bits and move every score.
             torch.backends.cudnn.allow_tf32 = False
-        self.module = module.eval().requires_grad_(False).to(device)
         self.preprocess = preprocess
         self.device = device
-        self._layer = find_head(self.module, self._noise())
+        self.backbone = Backbone(module, preprocess).to(device)
+        self.head = _copy_head(self.backbone.head.layer)
+        self.choice = choice
+        self.engine = build(choice, self.backbone, noise(preprocess), device)
 
-    @property
-    def head(self) -> Head:
-        """W and b in float32; b is zero where the layer has none."""
-        weight = self._layer.weight.float().contiguous()
-        return Head(weight, weight.new_zeros(len(weight)) if self._layer.bias is None else self._layer.bias.float())
+    def use(self, choice: EngineChoice) -> None:
+        """Run by another engine from now on.
+
+        Raises:
+            EngineError: it cannot run this network here; the present one stays.
+        """
+        self.engine = build(choice, self.backbone, noise(self.preprocess), self.device)
+        self.choice = choice
+
+    def features(self, pixels: PixelBatch, *, alone: bool = True) -> Features:
+        """Run a batch of pixels, which may lie on any device; see `Engine.features`."""
+        return self.engine.features(pixels, alone=alone)
 
     @torch.inference_mode()
     def forward(self, pixels: PixelBatch) -> tuple[Features, Logits]:
-        """Run a batch of pixels, which may lie on any device.
-
-        Not for several threads at once: the features are caught on their way into the head.
-        """
-        images = self.preprocess.normalise(pixels.to(self.device, non_blocking=True))
-        calls: list[tuple[Tensor, Tensor]] = []
-
-        def catch(_: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> None:
-            calls.append((args[0] if args else kwargs["input"], output))
-
-        hook = self._layer.register_forward_hook(catch, with_kwargs=True)
-        try:
-            logits = self.module(images)
-        finally:
-            hook.remove()
-        if len(calls) > 1:  # the head ran on other views, too: the features are those of the answer
-            calls = [call for call in calls if torch.equal(call[1], logits)]
-        return calls[-1][0], logits
+        """Features and logits of a batch."""
+        features = self.features(pixels)
+        return features, torch.addmm(self.head.bias, features, self.head.weight.T)
 
     def digest(self) -> str:
         """SHA-256 over name, type, shape and bytes of every parameter and buffer."""
-        return digest_tensors(self.module)
-
-    def _noise(self) -> Tensor:
-        generator = torch.Generator().manual_seed(0)
-        shape = (PROBE_IMAGES, 3, *self.preprocess.crop)
-        pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-        return self.preprocess.normalise(pixels.to(self.device))
+        return digest_tensors(self.backbone.network)
 
 
-def load_classifier(parts: ClassifierParts, device: torch.device, preprocess: Preprocess | None = None) -> Classifier:
+def load_classifier(
+    parts: ClassifierParts,
+    device: torch.device,
+    preprocess: Preprocess | None = None,
+    choice: EngineChoice = REFERENCE,
+) -> Classifier:
     """Bind the parts of a classifier to a device, with another preprocessing than their own where given.
 
     Raises:
         SpecError: there are more or fewer class names than outputs.
         PreprocessError: nobody says how the images have to be prepared.
         HeadNotFoundError: the network does not end in a linear layer.
+        EngineError: the engine cannot run it here.
     """
     chosen = preprocess or parts.preprocess
     if chosen is None:
         raise PreprocessError(
             "the model does not say how its images are prepared: give --crop, --mean, --std (and --resize)"
         )
-    classifier = Classifier(parts.module, chosen, device)
+    classifier = Classifier(parts.module, chosen, device, choice)
     outputs = len(classifier.head.bias)
     if parts.class_names is not None and len(parts.class_names) != outputs:
         raise SpecError(f"the model comes with {len(parts.class_names)} class names and has {outputs} outputs")
     return classifier
-
-
-@torch.inference_mode()
-def find_head(module: nn.Module, images: Tensor) -> nn.Linear:
-    """Find the last `nn.Linear` whose output is the module's output on `images`.
-
-    Several different images, so that a layer behind the head is not overlooked because it changes nothing on one.
-
-    Raises:
-        HeadNotFoundError: says what the module returned and which linear layers ran.
-        SpecError: the module cannot run on such images.
-    """
-    ran: list[tuple[str, nn.Linear, Tensor]] = []
-
-    def record(name: str) -> Any:
-        return lambda layer, _, output: ran.append((name, layer, output.clone()))  # what follows may be in place
-
-    linears = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, nn.Linear)]
-    hooks = [layer.register_forward_hook(record(name)) for name, layer in linears]
-    try:
-        logits = module(images)
-    except Exception as error:  # the network is its owner's code: whatever it raises, it cannot be used like this
-        reason = " ".join(str(error).split())
-        raise SpecError(f"the classifier fails on float32 images of shape {tuple(images.shape)}: {reason}") from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if isinstance(logits, Tensor) and logits.ndim == 2:
-        for _, layer, output in reversed(ran):
-            if output.shape == logits.shape and torch.equal(output, logits):
-                return layer
-    raise HeadNotFoundError(
-        f"the classifier must end in an nn.Linear whose output (batch, class) is its own; "
-        f"it returned {_describe(logits)}, and these linear layers ran: "
-        f"{', '.join(f'{name} -> {tuple(output.shape)}' for name, _, output in ran) or 'none'}"
-    )
 
 
 def digest_tensors(module: nn.Module) -> str:
@@ -162,7 +126,6 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _describe(output: object) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    return type(output).__name__
+def _copy_head(layer: nn.Linear) -> Head:
+    weight = layer.weight.detach().float().contiguous()
+    return Head(weight, weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach().float())

@@ -3,6 +3,7 @@
 LineOodError                 message fit for whoever caused it; the command line exits with 2
 ├── SpecError                a SPEC, a module or weights that cannot be loaded
 ├── HeadNotFoundError        the classifier does not end in a linear layer
+├── EngineError              an engine that cannot run here, or not this network
 ├── PreprocessError          the preprocessing is unknown or does not make sense
 ├── ArtifactError            a field of an artifact: what was wanted, what was found
 │   └── DigestMismatchError  artifact and classifier do not belong together
@@ -27,6 +28,10 @@ class SpecError(LineOodError):
 
 class HeadNotFoundError(LineOodError):
     """The classifier's output is not the output of an `nn.Linear`."""
+
+
+class EngineError(LineOodError):
+    """An engine that this machine or this network cannot be used with."""
 
 
 class PreprocessError(LineOodError):

@@ -1,7 +1,8 @@
 """Bytes to an RGB picture, with every limit checked before a pixel is decoded.
 
 The plug-ins of Pillow are opened by the signature of the bytes, so that only the accepted formats can
-ever run, and nothing depends on Pillow's process-wide settings.
+ever run, and nothing depends on Pillow's process-wide settings. They read every header; the pixels of a JPEG can also
+be had from libjpeg-turbo directly, which is quicker.
 """
 
 from __future__ import annotations
@@ -10,18 +11,30 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-from PIL import ImageOps
+import simplejpeg
+from jaxtyping import UInt8
 from PIL.BmpImagePlugin import BmpImageFile
-from PIL.Image import Image, fromarray
+from PIL.ExifTags import Base as Tag
+from PIL.Image import Image, Transpose, fromarray
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from scoring.arrays import UPRIGHT
 from scoring.errors import TooManyPixelsError, UndecodableError, UnsupportedFormatError
 
 MAX_PIXELS = 50_000_000
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP")
+TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
 
 
 def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
@@ -45,6 +58,20 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
     return image
 
 
+def orientation_of(image: ImageFile) -> int:
+    """How the picture, once decoded, has to be turned, as EXIF counts, 1 to 8; what cannot be read is upright.
+
+    Not before it is decoded: a PNG's EXIF may follow its pixels, and Pillow would decode them here.
+    """
+    try:
+        found = image.getexif().get(Tag.Orientation, UPRIGHT)
+        return int(found) if found in TURNS else UPRIGHT
+    except MemoryError:
+        raise
+    except Exception:  # garbage makes the parser raise anything, and is no reason to refuse good pixels
+        return UPRIGHT
+
+
 def to_rgb(image: ImageFile, *, exif_transpose: bool = False) -> Image:
     """Decode to 8-bit RGB.
 
@@ -56,12 +83,52 @@ def to_rgb(image: ImageFile, *, exif_transpose: bool = False) -> Image:
     """
     try:
         image.load()
-        upright: Image = ImageOps.exif_transpose(image) if exif_transpose else image
-        return _to_8_bit(upright).convert("RGB")
+        orientation = orientation_of(image) if exif_transpose else UPRIGHT
+        upright = image.transpose(TURNS[orientation]) if orientation in TURNS else image
+        shallow = _to_8_bit(upright)
+        return shallow if shallow.mode == "RGB" else shallow.convert("RGB")
     except MemoryError:
         raise
     except Exception as error:  # as above: whatever a decoder raises, the bytes are at fault
         raise UndecodableError(f"the image cannot be decoded: {error or type(error).__name__}") from error
+
+
+def to_array(image: ImageFile, data: bytes, *, shrink: int = 1) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode `data`, whose header is `image`, to the pixels of `to_rgb`, as the fastest decoder does it.
+
+    Args:
+        image: from `open_image`; as one that is being decoded, it can be used once.
+        data: what it was opened from.
+        shrink: 2, 4 or 8 decode a JPEG to that fraction of its width and height, rounded up, for a fraction of the
+            work: its DCT leaves out the fine detail. Other formats come in full.
+
+    Raises:
+        UndecodableError: the data end early or are broken.
+    """
+    width, height = image.size
+    decoded = _by_turbo(image, data, -(-width // shrink), -(-height // shrink))
+    if decoded is not None:
+        return decoded
+    if shrink > 1:
+        image.draft(None, (width // shrink, height // shrink))
+    return np.array(to_rgb(image))
+
+
+def _by_turbo(image: ImageFile, data: bytes, width: int, height: int) -> UInt8[np.ndarray, "height width 3"] | None:
+    """The pixels of a JPEG, or None for Pillow to read it, or to refuse it in its words.
+
+    libjpeg-turbo completes broken data in grey with a mere warning, on which `decode_jpeg` is strict. Without one, the
+    pixels are those of Pillow, which has the same library behind it. CMYK is Pillow's way of converting it alone.
+    """
+    if image.format != "JPEG" or image.mode not in ("RGB", "L"):
+        return None
+    try:
+        if simplejpeg.decode_jpeg_header(data)[1::-1] != image.size:
+            return None  # the limits were checked on Pillow's reading of the header
+        decoded: UInt8[np.ndarray, "height width 3"] = simplejpeg.decode_jpeg(data, min_height=height, min_width=width)
+        return decoded
+    except (ValueError, KeyError):  # KeyError: a chroma subsampling that it has no name for
+        return None
 
 
 def _to_8_bit(image: Image) -> Image:

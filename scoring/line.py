@@ -13,6 +13,7 @@ h features, W (K, D) and b (K) the linear head.
 
 The head is linear, so C is exactly the paper's first-order Shapley value, averaged over the images of a class.
 The authors keep a (K, K, D) weight mask; here (K,) thresholds are kept and the mask is made while scoring.
+These functions are the reference; `scoring.kernels` computes the online half in one pass over W.
 C is rounded to float32 first and every comparison is made on float64 products, which are then exact: the
 masks are the same on every machine.
 """
@@ -75,11 +76,11 @@ def weight_threshold(contribution: ClassContribution, weight: HeadWeight, p_w: f
     return float(np.percentile(product.cpu().numpy(), p_w, overwrite_input=True))
 
 
-def weight_floors(contribution: Contribution, thresholds: WeightThresholds) -> WeightFloors:
-    """For each routed class r and feature j the smallest float32 weight that the weight mask keeps.
+def weight_floors(contribution: Contribution, thresholds: WeightThresholds, mask: ActivationMask) -> WeightFloors:
+    """For each routed class r and feature j the smallest float32 weight that both masks keep.
 
     |C[r, j]| · W[k, j] > t[r] holds exactly when W[k, j] >= floor[r, j], so that scoring needs one float32
-    comparison a weight. -inf keeps every weight, +inf none.
+    comparison a weight. -inf keeps every weight, +inf none: that is what the activation mask removes.
     """
     size = contribution.double().abs()  # (K, D)
     cut = thresholds[:, None].expand_as(size)
@@ -95,7 +96,8 @@ def weight_floors(contribution: Contribution, thresholds: WeightThresholds) -> W
     for _ in range(2):
         floor = torch.where(kept(floor), floor, torch.nextafter(floor, inf))
     constant = torch.where(cut < 0, -inf, inf)  # no contribution: the product is 0 whatever the weight
-    return torch.where((size == 0) | torch.isneginf(cut), constant, floor)
+    floor = torch.where((size == 0) | torch.isneginf(cut), constant, floor)
+    return torch.where(mask, floor, inf)
 
 
 def clip(features: Features, delta: float | None) -> Features:
@@ -109,20 +111,13 @@ def routed_class(clipped: Features, head: Head) -> Classes:
     return torch.addmm(head.bias, clipped, head.weight.T).argmax(1)
 
 
-def masked_logits(
-    clipped: Features,
-    routed: Classes,
-    head: Head,
-    mask: ActivationMask,
-    floors: WeightFloors,
-) -> Logits:
+def masked_logits(clipped: Features, routed: Classes, head: Head, floors: WeightFloors) -> Logits:
     """Logits of the pruned head, one (K, D) temporary for each routed class among the images."""
-    shaped = clipped * mask[routed]  # (B, D)
     logits = clipped.new_empty(len(clipped), len(head.bias))  # (B, K)
     for r in routed.unique().tolist():
         rows = routed == r
         pruned = torch.where(head.weight >= floors[r], head.weight, 0)  # (K, D)
-        logits[rows] = torch.addmm(head.bias, shaped[rows], pruned.T)
+        logits[rows] = torch.addmm(head.bias, clipped[rows], pruned.T)
     return logits
 
 
@@ -131,14 +126,8 @@ def energy(logits: Logits) -> Scores:
     return -logits.logsumexp(1)
 
 
-def line(
-    features: Features,
-    head: Head,
-    delta: float | None,
-    mask: ActivationMask,
-    floors: WeightFloors,
-) -> Scores:
+def line(features: Features, head: Head, delta: float | None, floors: WeightFloors) -> Scores:
     """LINe's `ood_score` of a batch of features."""
     clipped = clip(features, delta)
     routed = routed_class(clipped, head)
-    return energy(masked_logits(clipped, routed, head, mask, floors))
+    return energy(masked_logits(clipped, routed, head, floors))

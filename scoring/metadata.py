@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
 
 from scoring.classifier import Classifier
+from scoring.engines.engine import EngineChoice
 from scoring.errors import ArtifactError
 from scoring.preprocess import Preprocess
 
@@ -52,13 +53,6 @@ class ClassifierReference(_Part):
     feature_count: PositiveInt
 
 
-class Engine(_Part):
-    """How the forward pass was run."""
-
-    name: Literal["eager"] = "eager"
-    precision: Literal["float32"] = "float32"
-
-
 class Digests(_Part):
     """SHA-256 of what must not change between calibration and serving."""
 
@@ -96,7 +90,7 @@ class Metadata(_Part):
     operating_points: Annotated[list[OperatingPoint], Field(min_length=1)]
     classifier: ClassifierReference
     preprocess: Preprocess
-    engine: Engine
+    engine: EngineChoice
     digests: Digests
     data: DataCounts
     provenance: Provenance

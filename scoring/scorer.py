@@ -14,8 +14,10 @@ from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
 from scoring.detector import LineDetector
-from scoring.errors import ArtifactError
+from scoring.engines.engine import EngineChoice
+from scoring.errors import ArtifactError, EngineError
 from scoring.metadata import OperatingPoint, digests_of
+from scoring.probes import probe_pixels
 from scoring.spec import load_spec
 from scoring.types import PixelBatch
 
@@ -91,24 +93,59 @@ class Scorer:
             raise ArtifactError("contribution", f"shape {wanted}", found)
         self.classifier = classifier
         self.artifact = artifact
-        self.detector = LineDetector(classifier, artifact.masks, artifact.metadata.method.clip)
+        self.detector = LineDetector(classifier.head, artifact.masks, artifact.metadata.method.clip)
 
     @classmethod
-    def load(cls, path: Path, device: torch.device, *, model: str | None = None, weights: Path | None = None) -> Scorer:
+    def load(
+        cls,
+        path: Path,
+        device: torch.device,
+        *,
+        model: str | None = None,
+        weights: Path | None = None,
+        engine: EngineChoice | None = None,
+    ) -> Scorer:
         """Load an artifact and the classifier that it names, or that `model` names; the digest rules.
+
+        Args:
+            path: the artifact.
+            device: where to run.
+            model: SPEC to load instead of the artifact's.
+            weights: file with the classifier's weights.
+            engine: another one than the artifact was calibrated with; `probe_deviation` says what that costs.
 
         Raises:
             LineOodError: the artifact, the SPEC or the weights are not usable, or do not belong together.
+            EngineError: the engine cannot be used here.
         """
         artifact = Artifact.load(path)
         parts = load_spec(model or artifact.metadata.classifier.spec, weights)
-        return cls(load_classifier(parts, device, artifact.metadata.preprocess), artifact)
+        choice = engine or artifact.metadata.engine
+        try:
+            classifier = load_classifier(parts, device, artifact.metadata.preprocess, choice)
+        except EngineError as error:
+            if engine:
+                raise
+            raise EngineError(
+                f"the artifact was calibrated with {choice}: {error}; --engine serves with another one, at other scores"
+            ) from error
+        return cls(classifier, artifact)
+
+    def probe_deviation(self) -> float:
+        """How far `ood_score` is from the calibrated one, at most, on the images of `scoring.probes`."""
+        scores = [score.ood_score for score in self.score(probe_pixels(self.classifier.preprocess.crop))]
+        return float(np.abs(scores - self.artifact.probe_scores).max())
 
     @torch.inference_mode()
-    def score(self, pixels: PixelBatch) -> list[ImageScore]:
-        """Score a batch; rows that are not finite are for the caller to refuse, see `ImageScore.is_finite`."""
-        features, logits = self.classifier.forward(pixels)
-        ood_scores = self.detector.ood_scores(features)
+    def score(self, pixels: PixelBatch, *, alone: bool = True) -> list[ImageScore]:
+        """Score a batch; rows that are not finite are for the caller to refuse, see `ImageScore.is_finite`.
+
+        Args:
+            pixels: on any device.
+            alone: see `Engine.features`.
+        """
+        logits, energies = self.detector.score(self.classifier.features(pixels, alone=alone))
+        ood_scores = energies.double().cpu().numpy()
         probabilities = logits.double().softmax(1).cpu().numpy()
         p_values = conformal.p_values(ood_scores, self.artifact.calibration_scores)
         rows = zip(probabilities, ood_scores.tolist(), p_values.tolist(), strict=True)

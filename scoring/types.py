@@ -12,6 +12,7 @@ from torch import Tensor
 
 Pixels = UInt8[Tensor, "3 height width"]
 PixelBatch = UInt8[Tensor, "batch 3 height width"]
+Images = Float[Tensor, "batch 3 height width"]
 Features = Float[Tensor, "batch feature"]
 Logits = Float[Tensor, "batch class"]
 Scores = Float[Tensor, "batch"]

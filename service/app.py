@@ -24,7 +24,7 @@ from service.problems import (
     describe,
     respond,
 )
-from service.routes import router
+from service.routes import direct, router
 from service.settings import Settings
 
 
@@ -53,6 +53,7 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pipeline, app.state.model_name = pipeline, model_name
+    app.include_router(direct)
     app.include_router(router)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)

@@ -1,10 +1,12 @@
 """Single images in, batches through the device, single answers out.
 
-Two threads. The stager forms a batch when the device is free, so that late arrivals still join; only a full
-batch is prepared ahead, while another one runs. The runner scores. No timer delays an idle device unless asked.
+The device runs one or several batches side by side: it has so many lanes. Each thread takes what waits, packs it and
+scores it; there is one thread more than lanes, so that a full batch can be packed while the device works. Late
+arrivals still join a batch that is not full. No timer delays an idle device unless asked.
 
-    submit ─▶ waiting ─(stager: take, pack)─▶ staged ─(runner: score)─▶ future of each image
+    submit ─▶ waiting ─(take, pack, wait for a lane, score)─▶ future of each image
 
+A batch that finds the whole device free and leaves nobody waiting runs alone, on all of it.
 A future that is cancelled while it waits leaves the queue at once. A batch that fails is scored again image by
 image, so that only the culprit fails.
 """
@@ -13,15 +15,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from scoring.scorer import NOT_FINITE, ImageScore
 from scoring.types import PixelBatch, Pixels
@@ -29,7 +35,15 @@ from service.problems import ImageInferenceError, InferenceError, NotReadyError
 
 log = logging.getLogger(__name__)
 
-ScoreBatch = Callable[[PixelBatch], Sequence[ImageScore]]
+Room = UInt8[Tensor, "room 3 height width"]  # for a batch, of which some is filled
+
+
+@runtime_checkable
+class ScoreBatch(Protocol):
+    """Pixels (batch, 3, height, width) to one score an image; `alone`: nothing else runs meanwhile."""
+
+    def __call__(self, pixels: PixelBatch, *, alone: bool) -> Sequence[ImageScore]:
+        """Score a batch; from as many threads at once as there are lanes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +51,7 @@ class Answer:
     """An image's score, and where its time went, in seconds."""
 
     score: ImageScore
+    decode_s: float
     queue_s: float
     inference_s: float
 
@@ -51,31 +66,24 @@ class Observer(Protocol):
     def batch_failed(self, size: int) -> None:
         """A forward pass has raised; its images are tried one by one."""
 
-    def queue_changed(self, depth: int) -> None:
-        """This many images wait."""
-
 
 @dataclass(eq=False, slots=True)
 class _Entry:
     pixels: Pixels
-    queued_at: float
-    answer: Future[Answer] = field(default_factory=Future)
-
-
-@dataclass(slots=True)
-class _Batch:
-    entries: list[_Entry]
-    pixels: PixelBatch
+    answer: Future[Answer]
+    decode_s: float
+    queued_at: float = field(default_factory=time.monotonic)
 
 
 class Batcher:
     """Owns the queue and the threads around one scorer.
 
     Args:
-        score: pixels (batch, 3, height, width) to one score an image; called from one thread only.
+        score: see `ScoreBatch`.
         size: (height, width) of every image.
         max_batch: images in one call of `score`, at most.
         max_delay_s: how long an idle device waits for a batch to fill.
+        lanes: calls of `score` that gain by running side by side.
         observer: told of every batch.
         pin_memory: stage batches in page-locked memory, for a GPU.
     """
@@ -88,26 +96,29 @@ class Batcher:
         *,
         max_batch: int = 32,
         max_delay_s: float = 0,
+        lanes: int = 1,
         pin_memory: bool = False,
     ) -> None:
         self._score = score
         self._observer = observer
         self._max_batch = max_batch
         self._max_delay_s = max_delay_s
-        self._changed = threading.Condition()
+        self._lanes = lanes
+        self._turn = threading.Lock()  # one thread at a time takes, packs and waits for a lane
+        self._changed = threading.Condition()  # whoever has the turn waits on it, nobody else
         self._waiting: deque[_Entry] = deque()
         self._unanswered: set[_Entry] = set()
-        self._staged: _Batch | None = None
-        self._is_staging = True
-        self._is_running = False
-        self._running_since = 0.0
+        self._free_lanes = lanes
+        self._running_since: dict[int, float] = {}  # by thread
         self._is_stopping = False
-        # Two buffers: one is read by the device while the other one is filled.
-        self._buffers = [torch.empty(max_batch, 3, *size, dtype=torch.uint8, pin_memory=pin_memory) for _ in range(2)]
-        self._packed = 0
         self._threads = [
-            threading.Thread(target=self._guard, args=(work,), name=name, daemon=True)
-            for name, work in (("stager", self._stage_next), ("runner", self._run_next))
+            threading.Thread(
+                target=self._work,
+                args=(_channels_last(max_batch, size, pin_memory),),
+                name=f"lane-{number}",
+                daemon=True,
+            )
+            for number in range(lanes + 1)
         ]
 
     def start(self) -> None:
@@ -131,153 +142,172 @@ class Batcher:
             self._is_stopping = True
             unanswered = list(self._unanswered)
             self._waiting.clear()
-            self._observer.queue_changed(0)
             self._changed.notify_all()
         for entry in unanswered:
-            _settle(entry, NotReadyError("the server stopped before this image was scored"))
+            settle(entry.answer, NotReadyError("the server stopped before this image was scored"))
+
+    @property
+    def depth(self) -> int:
+        """Images that wait."""
+        return len(self._waiting)
 
     @property
     def is_alive(self) -> bool:
-        """Whether both threads run; once false, nothing is scored any more."""
+        """Whether all threads run; once false, nothing is scored any more."""
         return all(thread.is_alive() for thread in self._threads)
 
     def busy_s(self) -> float:
-        """How long the current forward pass has lasted; 0 while the device is idle."""
+        """How long the oldest of the current forward passes has lasted; 0 while the device is idle."""
         with self._changed:
-            return time.monotonic() - self._running_since if self._is_running else 0
+            return time.monotonic() - min(self._running_since.values()) if self._running_since else 0
 
     @property
     def has_ended(self) -> bool:
-        """Whether neither thread runs."""
+        """Whether no thread runs."""
         return not any(thread.is_alive() for thread in self._threads)
 
-    def submit(self, pixels: Pixels) -> Future[Answer]:
-        """Queue one image.
+    def submit(self, pixels: Pixels, answer: Future[Answer], *, decode_s: float = 0) -> None:
+        """Queue one image; `answer` is the caller's, who may cancel it.
+
+        Args:
+            pixels: the image.
+            answer: where its answer or its error goes.
+            decode_s: how long the image took to get here, told with the answer.
 
         Raises:
             NotReadyError: the threads are gone or about to go.
         """
-        entry = _Entry(pixels, time.monotonic())
+        entry = _Entry(pixels, answer, decode_s)
         with self._changed:
             if self._is_stopping or not self.is_alive:
                 raise NotReadyError("the server does not score images any more")
             self._waiting.append(entry)
             self._unanswered.add(entry)
-            self._observer.queue_changed(len(self._waiting))
-            self._changed.notify_all()
-        entry.answer.add_done_callback(lambda _: self._forget(entry))
-        return entry.answer
+            self._changed.notify()
+        answer.add_done_callback(lambda _: self._forget(entry))
 
     def _forget(self, entry: _Entry) -> None:
         with self._changed:
             self._unanswered.discard(entry)
-            if entry.answer.cancelled() and entry in self._waiting:  # else the stager has taken it
+            if entry.answer.cancelled() and entry in self._waiting:  # else it has been taken
                 self._waiting.remove(entry)
-                self._observer.queue_changed(len(self._waiting))
 
-    def _guard(self, work: Callable[[], bool]) -> None:
-        """Run one thread until it has no more work; if it dies, nobody waits in vain."""
+    def _work(self, buffer: Room) -> None:
+        """Run one thread until there is no more work; if it dies, nobody waits in vain."""
         try:
-            while work():
-                pass
+            while True:
+                with self._turn:
+                    entries = self._take()
+                    if not entries:
+                        return
+                    pixels = _pack(entries, buffer)
+                    lanes = self._occupy(len(entries))
+                try:
+                    self._answer(entries, pixels, alone=lanes == self._lanes)
+                finally:
+                    self._vacate(lanes)
         except BaseException:
             log.exception("the thread %s died", threading.current_thread().name)
-            with self._changed:
-                self._is_staging, self._staged = False, None
             self.abandon()
 
-    def _stage_next(self) -> bool:
+    def _take(self) -> list[_Entry]:
+        """Wait for images, and take them off the queue; none means that the end has come."""
         with self._changed:
-            while not self._may_form():
-                if self._is_stopping and not self._waiting:
-                    self._is_staging = False
-                    self._changed.notify_all()
-                    return False
-                self._changed.wait(self._patience())
-            entries = self._take()
-        if entries:
-            batch = self._pack(entries)
-            with self._changed:
-                self._staged = batch
-                self._changed.notify_all()
-        return True
+            while True:
+                while not self._may_take():
+                    if self._is_stopping and not self._waiting:
+                        return []
+                    self._changed.wait(self._patience())
+                if entries := self._pop(self._share()):
+                    return entries
 
-    def _may_form(self) -> bool:
-        if self._staged is not None or not self._waiting:
+    def _may_take(self) -> bool:
+        if not self._waiting:
             return False
         if len(self._waiting) >= self._max_batch:
             return True  # no late arrival could join: prepare it while the device works
-        return not self._is_running and (self._is_stopping or self._delay_left() <= 0)
+        return self._free_lanes > 0 and (self._is_stopping or self._delay_left() <= 0)
+
+    def _share(self) -> int:
+        """So many images that every free lane gets as many, and never more than a batch."""
+        is_for_all = self._free_lanes == self._lanes > len(self._waiting)
+        lanes = 1 if is_for_all else max(self._free_lanes, 1)
+        return min(math.ceil(len(self._waiting) / lanes), self._max_batch)
 
     def _patience(self) -> float | None:
-        """How long the stager may sleep unless woken; None for as long as nothing changes."""
-        device_is_busy = self._is_running or self._staged is not None
-        return None if device_is_busy or not self._waiting else self._delay_left()
+        """How long to sleep unless woken; None for as long as nothing changes."""
+        return self._delay_left() if self._waiting and self._free_lanes else None
 
     def _delay_left(self) -> float:
         return self._waiting[0].queued_at + self._max_delay_s - time.monotonic()
 
-    def _pack(self, entries: list[_Entry]) -> _Batch:
-        buffer = self._buffers[self._packed % 2][: len(entries)]
-        self._packed += 1
-        torch.stack([entry.pixels for entry in entries], out=buffer)
-        return _Batch(entries, buffer)
-
-    def _take(self) -> list[_Entry]:
+    def _pop(self, count: int) -> list[_Entry]:
         entries: list[_Entry] = []
-        while self._waiting and len(entries) < self._max_batch:
+        while self._waiting and len(entries) < count:
             entry = self._waiting.popleft()
             if entry.answer.set_running_or_notify_cancel():
                 entries.append(entry)
-        self._observer.queue_changed(len(self._waiting))
         return entries
 
-    def _run_next(self) -> bool:
+    def _occupy(self, count: int) -> int:
+        """Wait for a lane. A batch smaller than their number that finds them free, and nobody waiting, has all."""
         with self._changed:
-            self._changed.wait_for(lambda: self._staged is not None or not self._is_staging)
-            batch, self._staged = self._staged, None
-            if batch is None:
-                return False
-            self._is_running, self._running_since = True, time.monotonic()
-            self._changed.notify_all()
-        try:
-            self._answer(batch.entries, batch.pixels)
-        finally:
-            with self._changed:
-                self._is_running = False
-                self._changed.notify_all()
-        return True
+            self._changed.wait_for(lambda: self._free_lanes > 0)
+            is_small = count < self._lanes and not self._waiting
+            lanes = self._lanes if is_small and self._free_lanes == self._lanes else 1
+            self._free_lanes -= lanes
+            self._running_since[threading.get_ident()] = time.monotonic()
+            return lanes
 
-    def _answer(self, entries: list[_Entry], pixels: PixelBatch) -> None:
+    def _vacate(self, lanes: int) -> None:
+        with self._changed:
+            self._free_lanes += lanes
+            del self._running_since[threading.get_ident()]
+            self._changed.notify()
+
+    def _answer(self, entries: list[_Entry], pixels: PixelBatch, alone: bool) -> None:
         started = time.monotonic()
         try:
-            scores = self._score(pixels)
+            scores = self._score(pixels, alone=alone)
         except Exception as error:
             log.exception("scoring a batch of %d failed", len(entries))
             self._observer.batch_failed(len(entries))
-            self._answer_alone(entries, pixels, error)
+            self._answer_one_by_one(entries, pixels, alone, error)
             return
         seconds = time.monotonic() - started
         self._observer.batch_scored(len(entries), seconds)
         for entry, score in zip(entries, scores, strict=True):
             if score.is_finite:
-                _settle(entry, Answer(score, started - entry.queued_at, seconds))
+                settle(entry.answer, Answer(score, entry.decode_s, started - entry.queued_at, seconds))
             else:
-                _settle(entry, ImageInferenceError(NOT_FINITE))
+                settle(entry.answer, ImageInferenceError(NOT_FINITE))
 
-    def _answer_alone(self, entries: list[_Entry], pixels: PixelBatch, error: Exception) -> None:
+    def _answer_one_by_one(self, entries: list[_Entry], pixels: PixelBatch, alone: bool, error: Exception) -> None:
         if len(entries) > 1:
             for index, entry in enumerate(entries):
-                self._answer([entry], pixels[index : index + 1])
+                self._answer([entry], pixels[index : index + 1], alone)
             return
         failure = InferenceError("the classifier failed on this image")
         failure.__cause__ = error
-        _settle(entries[0], failure)
+        settle(entries[0].answer, failure)
 
 
-def _settle(entry: _Entry, outcome: Answer | Exception) -> None:
+def _channels_last(count: int, size: tuple[int, int], pin_memory: bool) -> Room:
+    """Room for a batch, laid out in memory as decoders lay out a picture."""
+    return torch.empty(count, *size, 3, dtype=torch.uint8, pin_memory=pin_memory).permute(0, 3, 1, 2)
+
+
+def _pack(entries: list[_Entry], buffer: Room) -> PixelBatch:
+    """Copy images side by side. By numpy: torch would wake a team of threads, and wait for it on busy cores."""
+    for place, entry in zip(buffer.numpy(), entries, strict=False):
+        np.copyto(place, entry.pixels.numpy())
+    return buffer[: len(entries)]
+
+
+def settle(answer: Future[Answer], outcome: Answer | Exception) -> None:
+    """Tell whoever waits, if anybody still does."""
     with contextlib.suppress(InvalidStateError):  # cancelled or abandoned in the meantime
         if isinstance(outcome, Answer):
-            entry.answer.set_result(outcome)
+            answer.set_result(outcome)
         else:
-            entry.answer.set_exception(outcome)
+            answer.set_exception(outcome)

@@ -7,7 +7,7 @@ import operator
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -15,15 +15,16 @@ from pydantic import ValidationError
 from scoring.errors import LineOodError
 from service.settings import ENV_PREFIX, Settings
 
+if TYPE_CHECKING:
+    from scoring.scorer import Scorer
+
 app = typer.Typer(rich_markup_mode=None)
 
 
 def serve(**flags: Any) -> None:
     """Serve an artifact over HTTP. Every flag is also an environment variable."""
     # Heavy imports stand here, so that `--help` is quick.
-    from scoring.classifier import pick_device
     from scoring.embedded import SAMPLE
-    from scoring.scorer import Scorer
     from service.app import create_app
     from service.logs import configure
     from service.server import listen, url_of
@@ -34,14 +35,34 @@ def serve(**flags: Any) -> None:
     settings = _read_settings(flags)
     configure(settings.log_level)
     listener = listen(settings.host, settings.port)
-    scorer = Scorer.load(
-        settings.artifact, pick_device(settings.device), model=settings.model, weights=settings.weights
-    )
+    scorer = _load_scorer(settings)
     application = create_app(scorer, settings)
     url = url_of(listener)
     typer.echo(f"{application.state.model_name} on {url} (API: {url}/docs); try:")
     typer.echo(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {url}/v1/predict")
     run(application, settings, listener)
+
+
+def _load_scorer(settings: Settings) -> Scorer:
+    from scoring.classifier import pick_device
+    from scoring.engines.engine import EngineChoice
+    from scoring.scorer import Scorer
+
+    engine = None if settings.engine is None else EngineChoice.parse(settings.engine)
+    scorer = Scorer.load(
+        settings.artifact,
+        pick_device(settings.device),
+        model=settings.model,
+        weights=settings.weights,
+        engine=engine,
+    )
+    if engine not in (None, scorer.artifact.metadata.engine):
+        typer.echo(
+            f"calibrated with {scorer.artifact.metadata.engine}, served with {engine}: "
+            f"scores of the probe images differ by up to {scorer.probe_deviation():.2g}",
+            err=True,
+        )
+    return scorer
 
 
 def _read_settings(flags: dict[str, Any]) -> Settings:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable
 from contextvars import ContextVar
 
@@ -21,7 +22,8 @@ log = logging.getLogger("service.access")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")  # what cannot break a log or a header
-_QUIET = ("/livez", "/readyz", "/metrics")  # asked every few seconds
+_PROCESS = secrets.token_hex(8)  # with a number behind it, a request's id: no system call for each
+_NUMBERS = itertools.count(1)
 
 
 class RequestContext:
@@ -84,7 +86,7 @@ class RequestContext:
     def _tell(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "unmatched")  # never the path itself: it is the client's to choose
         self._metrics.request_answered(route, status, seconds)
-        level = logging.DEBUG if route in _QUIET else logging.INFO
+        level = logging.DEBUG if status < 400 else logging.INFO  # a line for each of millions of answers is no log
         fields = {
             "method": scope["method"],
             "route": route,
@@ -95,4 +97,4 @@ class RequestContext:
 
 
 def _choose_id(given: str) -> str:
-    return given if _GOOD_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _GOOD_ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):016x}"

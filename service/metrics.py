@@ -7,7 +7,8 @@ images accepted and rejected at one operating point, image errors and dropped im
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from prometheus_client import (
@@ -39,6 +40,9 @@ BEYOND = (0.125, 0.25, 0.5, 1, 2)  # of the distance from the median to the larg
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
+M = TypeVar("M", Counter, Histogram)
+
+
 class Metrics:
     """Counts what the service does.
 
@@ -52,6 +56,7 @@ class Metrics:
     def __init__(self, artifact: Artifact, *, model: str, queue_capacity: int, max_batch: int) -> None:
         self.registry = registry = CollectorRegistry()
         self._has_begun = False
+        self._series: dict[tuple[object, tuple[str, ...]], Any] = {}
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         self._requests = Counter("line_ood_requests", "Requests answered.", ["route", "code"], registry=registry)
@@ -116,7 +121,7 @@ class Metrics:
             "line_ood_last_forward_timestamp_seconds", "When the last forward pass ended.", registry=registry
         )
         self._queue_depth = Gauge("line_ood_queue_depth", "Images waiting for the device.", registry=registry)
-        self.admitted = Gauge("line_ood_admitted_images", "Images admitted, not yet answered.", registry=registry)
+        self._admitted = Gauge("line_ood_admitted_images", "Images admitted, not yet answered.", registry=registry)
         Gauge("line_ood_queue_capacity", "Images that may be admitted.", registry=registry).set(queue_capacity)
         self._ready = Gauge("line_ood_ready", "1 while the server takes work.", registry=registry)
         info = Gauge("line_ood_artifact_info", "What is served.", ["artifact_id", "model", "method"], registry=registry)
@@ -125,6 +130,11 @@ class Metrics:
         self._operating_points = artifact.metadata.operating_points
         self._start_from_zero()
 
+    def watch(self, queue_depth: Callable[[], int], admitted: Callable[[], int]) -> None:
+        """Ask for these numbers at each scrape, instead of being told of each change."""
+        self._queue_depth.set_function(queue_depth)
+        self._admitted.set_function(admitted)
+
     def set_ready(self, ready: bool) -> None:
         """Work is taken from now on, or no longer; what was scored before, the warm-up, is not counted."""
         self._ready.set(ready)
@@ -132,8 +142,8 @@ class Metrics:
 
     def request_answered(self, route: str, status: int, seconds: float) -> None:
         """A request has been answered, well or not."""
-        self._requests.labels(route, str(status)).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        self._of(self._requests, route, str(status)).inc()
+        self._of(self._request_seconds, route).observe(seconds)
 
     def request_refused(self, kind: Kind) -> None:
         """A request gets no results."""
@@ -142,15 +152,16 @@ class Metrics:
     def stages(self, **seconds: float) -> None:
         """Where an answered request spent its time."""
         for stage, duration in seconds.items():
-            self._stage_seconds.labels(stage).observe(duration)
+            self._of(self._stage_seconds, stage).observe(duration)
 
     def image_scored(self, ood_score: float, class_index: int) -> None:
         """An image has a score: it is counted at every operating point, whichever the client asked for."""
         self._scores.observe(ood_score)
-        index, name = (str(class_index), self._class_names[class_index])
-        self._classes.labels(*((index, name) if class_index < MAX_CLASS_SERIES else ("other", "other"))).inc()
+        own = class_index < MAX_CLASS_SERIES
+        name = (str(class_index), self._class_names[class_index]) if own else ("other", "other")
+        self._of(self._classes, *name).inc()
         for point in self._operating_points:
-            self._images.labels("reject" if ood_score > point.threshold else "accept", point.name).inc()
+            self._of(self._images, "reject" if ood_score > point.threshold else "accept", point.name).inc()
 
     def image_failed(self, kind: Kind) -> None:
         """An image has no score."""
@@ -173,13 +184,17 @@ class Metrics:
         self._batch_size.observe(size)
         self._batch_failures.inc()
 
-    def queue_changed(self, depth: int) -> None:
-        """This many images wait for the device."""
-        self._queue_depth.set(depth)
-
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+    def _of(self, metric: M, *labels: str) -> M:
+        """One series of a metric; `labels` alone would check and lock for every event."""
+        key = (metric, labels)
+        if key not in self._series:
+            self._series[key] = metric.labels(*labels)
+        series: M = self._series[key]
+        return series
 
     def _start_from_zero(self) -> None:
         # A counter that appears with its first event hides it: a rate needs two values.

@@ -9,15 +9,13 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 
-from scoring.errors import ImageError, LineOodError
+from scoring.errors import LineOodError
 from scoring.scorer import Scorer
-from scoring.types import Pixels
-from service.batcher import Answer, Batcher
+from service.batcher import Answer, Batcher, settle
 from service.bodies import Encoded
 from service.metrics import Metrics
 from service.problems import DecodingError, NotReadyError, QueueFullError
@@ -36,14 +34,6 @@ class State(enum.Enum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What became of the images of one request, in their order, and how long decoding took."""
-
-    outcomes: list[Outcome]
-    decode_s: float
 
 
 class Pipeline:
@@ -69,8 +59,10 @@ class Pipeline:
             metrics,
             max_batch=settings.max_batch,
             max_delay_s=settings.max_delay_ms / 1000,
+            lanes=scorer.classifier.engine.lanes,
             pin_memory=scorer.classifier.device.type == "cuda",
         )
+        metrics.watch(queue_depth=lambda: self._batcher.depth, admitted=lambda: self.admitted)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -125,54 +117,62 @@ class Pipeline:
         """
         if self.admitted + count > self._settings.queue_capacity:
             raise self._queue_full(count)
-        self._hold(count)
+        self.admitted += count
         try:
             yield
         finally:
-            self._hold(-count)
+            self.admitted -= count
 
-    async def score(self, images: Sequence[Encoded]) -> Scored:
+    async def score(self, images: Sequence[Encoded]) -> list[Outcome]:
         """Decode and score; each image ends in an answer or in its own error. Cancelling drops what waits."""
-        started = time.monotonic()
-        decoded = await asyncio.gather(*(self._decode(image) for image in images))
-        decode_s = time.monotonic() - started
-        return Scored(list(await asyncio.gather(*(self._infer(each) for each in decoded))), decode_s)
+        begun = [self._begin(image) for image in images]
+        try:
+            return [await self._end(each) for each in begun]
+        finally:
+            for each in begun:
+                if isinstance(each, asyncio.Future):
+                    each.cancel()
 
-    async def _decode(self, image: Encoded) -> Pixels | LineOodError:
+    def _begin(self, image: Encoded) -> asyncio.Future[Answer] | LineOodError:
         if isinstance(image, LineOodError):
             return image
-        loop = asyncio.get_running_loop()
-        preprocess, limit = self.scorer.classifier.preprocess, self._settings.max_pixels
-        try:
-            return await loop.run_in_executor(self._pool, lambda: preprocess.read(image, max_pixels=limit))
-        except ImageError as error:
-            return error
-        except Exception:
-            log.exception("decoding an image failed")
-            return DecodingError("the server failed to decode this image")
+        answer: Future[Answer] = Future()
+        self._pool.submit(self._prepare, image, answer, time.monotonic())
+        return asyncio.wrap_future(answer)
 
-    async def _infer(self, decoded: Pixels | LineOodError) -> Outcome:
-        if isinstance(decoded, LineOodError):
-            return decoded
+    async def _end(self, begun: asyncio.Future[Answer] | LineOodError) -> Outcome:
+        if isinstance(begun, LineOodError):
+            return begun
         try:
-            answer = await asyncio.wrap_future(self._batcher.submit(decoded))
+            answer = await begun
         except LineOodError as error:
             return error
         self._batch_seconds = answer.inference_s
         return answer
+
+    def _prepare(self, image: bytes, answer: Future[Answer], received_at: float) -> None:
+        """In a decoding thread: decode and queue, without a way back through the event loop."""
+        if answer.cancelled():  # nobody waits for it any more
+            return
+        try:
+            pixels = self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
+            self._batcher.submit(pixels, answer, decode_s=time.monotonic() - received_at)
+        except LineOodError as error:
+            settle(answer, error)
+        except Exception:
+            log.exception("decoding an image failed")
+            settle(answer, DecodingError("the server failed to decode this image"))
 
     async def _warm_up(self) -> None:
         """Score batches of one and of the largest size, of noise in the size that the artifact names."""
         height, width = self.scorer.classifier.preprocess.crop
         for count in (1, self._settings.max_batch):
             noise = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
-            futures = [asyncio.wrap_future(self._batcher.submit(image)) for image in noise]
-            await asyncio.gather(*futures)
+            answers: list[Future[Answer]] = [Future() for _ in noise]
+            for image, answer in zip(noise, answers, strict=True):
+                self._batcher.submit(image, answer)
+            await asyncio.gather(*map(asyncio.wrap_future, answers))
         log.info("warmed up with batches of 1 and %d", self._settings.max_batch)
-
-    def _hold(self, count: int) -> None:
-        self.admitted += count
-        self._metrics.admitted.set(self.admitted)
 
     def _queue_full(self, count: int) -> QueueFullError:
         batches = math.ceil(self.admitted / self._settings.max_batch)

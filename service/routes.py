@@ -6,13 +6,14 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Coroutine
-from dataclasses import asdict
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import ClientDisconnect
 
 from scoring.errors import LineOodError
@@ -21,7 +22,7 @@ from scoring.scorer import Scorer
 from service.batcher import Answer
 from service.bodies import Encoded, read_images
 from service.metrics import Metrics
-from service.pipeline import Outcome, Pipeline, Scored
+from service.pipeline import Outcome, Pipeline
 from service.problems import (
     AllImagesFailedError,
     ClientGoneError,
@@ -50,7 +51,33 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
+
+class PredictQuery(BaseModel):
+    """What a prediction can be asked for beside the images."""
+
+    top_k: Annotated[int, Field(ge=1, le=1000, description="Classes to name, the most probable first.")] = 5
+    operating_point: Annotated[
+        str | None, Field(description="Which operating point decides; the artifact's first otherwise.")
+    ] = None
+
+
+class DirectRoute(APIRoute):
+    """A route whose endpoint FastAPI documents but does not call: solving its parameters costs more than answering."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Read the query, and leave everything else to the endpoint."""
+
+        async def handle(request: Request) -> Response:
+            response: Response = await self.endpoint(request, _read_query(request))
+            return response
+
+        return handle
+
+
 router = APIRouter()
+direct = APIRouter(route_class=DirectRoute)
+
+_NO_QUERY = PredictQuery()
 
 _IMAGE = {"schema": {"type": "string", "format": "binary"}}
 _BODIES = {
@@ -80,39 +107,33 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post(
+@direct.post(
     "/v1/predict",
     response_model=PredictResponse,
     responses=_PROBLEMS,
     openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
 )
-async def predict(
-    request: Request,
-    top_k: Annotated[int, Query(ge=1, le=1000, description="Classes to name, the most probable first.")] = 5,
-    operating_point: Annotated[
-        str | None, Query(description="Which operating point decides; the artifact's first otherwise.")
-    ] = None,
-) -> Response:
+async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     """Predict the classes of one or more images, and say whether the classifier should be trusted on each."""
     started = time.monotonic()
     pipeline: Pipeline = request.app.state.pipeline
     settings: Settings = request.app.state.settings
     metrics: Metrics = request.app.state.metrics
     pipeline.check_ready()
-    point = _operating_point(pipeline.scorer, operating_point)
+    point = _operating_point(pipeline.scorer, query.operating_point)
     deadline = started + _timeout_s(request, settings.timeout_s)
     with pipeline.admit(1):  # before the body is read: bodies are bounded like images
         images = await _read(request, settings, deadline)
         with pipeline.admit(len(images) - 1):
-            scored = await _score(request, deadline, images)
-    _count(metrics, scored)
-    _raise_if_all_failed(scored.outcomes)
-    timings = _timings(scored, time.monotonic() - started)
+            outcomes = await _score(request, deadline, images)
+    _count(metrics, outcomes)
+    _raise_if_all_failed(outcomes)
+    timings = _timings(outcomes, time.monotonic() - started)
     metrics.stages(**{stage: ms / 1000 for stage, ms in timings.model_dump(exclude={"total"}).items()})
     answer = PredictResponse(
         request_id=request.state.request_id,
         model=ModelName(name=request.app.state.model_name, artifact_id=pipeline.scorer.artifact.artifact_id),
-        results=[_result(outcome, pipeline.scorer, point, top_k) for outcome in scored.outcomes],
+        results=[_result(outcome, pipeline.scorer, point, query.top_k) for outcome in outcomes],
         timings_ms=timings,
     )
     server_timing = ", ".join(f"{stage};dur={ms}" for stage, ms in timings.model_dump().items())
@@ -144,6 +165,17 @@ async def metrics(request: Request) -> Response:
 
 def _health(status: str, detail: str = "", code: int = 200) -> Response:
     return JSONResponse(Health(status=status, detail=detail).model_dump(), code)
+
+
+def _read_query(request: Request) -> PredictQuery:
+    if not request.scope["query_string"]:
+        return _NO_QUERY
+    try:
+        return PredictQuery.model_validate(dict(request.query_params))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise MalformedRequestError(f"query.{where}: {first['msg']}, found {first['input']!r}") from error
 
 
 def _operating_point(scorer: Scorer, name: str | None) -> OperatingPoint:
@@ -191,7 +223,7 @@ async def _for_client(request: Request, deadline: float, work: Coroutine[Any, An
         task.cancel()
 
 
-async def _score(request: Request, deadline: float, images: list[Encoded]) -> Scored:
+async def _score(request: Request, deadline: float, images: list[Encoded]) -> list[Outcome]:
     pipeline: Pipeline = request.app.state.pipeline
     try:
         return await _for_client(request, deadline, pipeline.score(images))
@@ -200,8 +232,8 @@ async def _score(request: Request, deadline: float, images: list[Encoded]) -> Sc
         raise
 
 
-def _count(metrics: Metrics, scored: Scored) -> None:
-    for outcome in scored.outcomes:
+def _count(metrics: Metrics, outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
         if isinstance(outcome, Answer):
             metrics.image_scored(outcome.score.ood_score, int(outcome.score.probabilities.argmax()))
         else:
@@ -220,10 +252,10 @@ def _raise_if_all_failed(outcomes: list[Outcome]) -> None:
     raise AllImagesFailedError(f"none of the {len(errors)} images could be scored", [describe(e) for e in errors])
 
 
-def _timings(scored: Scored, total_s: float) -> Timings:
-    answers = [outcome for outcome in scored.outcomes if isinstance(outcome, Answer)]
+def _timings(outcomes: list[Outcome], total_s: float) -> Timings:
+    answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
     seconds = {
-        "decode": scored.decode_s,
+        "decode": max(answer.decode_s for answer in answers),
         "queue": max(answer.queue_s for answer in answers),
         "inference": max(answer.inference_s for answer in answers),
         "total": total_s,
@@ -240,11 +272,16 @@ def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, top_k: int)
     score = outcome.score
     decision = score.decide(point)
     return ImageResult(
-        predictions=[PredictedClass(**asdict(each)) for each in scorer.predictions(score, top_k)],
+        predictions=[
+            PredictedClass(index=each.index, name=each.name, probability=each.probability)
+            for each in scorer.predictions(score, top_k)
+        ],
         ood=OodResult(
             method=scorer.artifact.metadata.method.name,
             score=score.ood_score,
             p_value=score.p_value,
-            **asdict(decision),
+            threshold=decision.threshold,
+            margin=decision.margin,
+            reject=decision.reject,
         ),
     )

@@ -73,6 +73,7 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody asks for the client's address
         timeout_keep_alive=60,  # clients that post now and then keep their connection
         timeout_graceful_shutdown=1,
         lifespan="on",

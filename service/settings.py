@@ -31,6 +31,10 @@ class Settings(BaseSettings):
         Field(description="SPEC to load instead of the one in the artifact; the digest still rules."),
     ] = None
     weights: Annotated[Path | None, Field(description="File with the classifier's weights.")] = None
+    engine: Annotated[
+        str | None,
+        Field(description="Engine to run instead of the calibrated one: NAME or NAME:PRECISION; scores may differ."),
+    ] = None
     device: Annotated[str, Field(description="auto, cpu or cuda.")] = "auto"
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080

@@ -24,6 +24,7 @@ from calibration.dataset import LabelledImages
 from calibration.evaluate import evaluate
 from calibration.settings import PRESETS
 from scoring.artifact import Artifact
+from scoring.engines.engine import EngineChoice
 from scoring.scorer import Scorer
 from tests.calibration.command import COMMAND, Call, Outcome, network, start
 from tests.calibration.conftest import TINY, Calibrated
@@ -187,8 +188,36 @@ def test_preprocessing_by_flags_alone(call: Call, data: Path, tmp_path: Path) ->
         "std": (0.25, 0.25, 0.25),
         "interpolation": "bilinear",
         "exif_transpose": False,
+        "decoder": "pillow",
     }
     assert metadata.classifier.class_names == sorted(CLASSES)
+
+
+def test_engine_and_decoder_are_recorded_and_used(
+    call: Call, calibrated: Calibrated, data: Path, tmp_path: Path
+) -> None:
+    """What calibration ran is what the artifact says, and what every later command runs."""
+    out = tmp_path / "fast.safetensors"
+    flags = ["--engine", "openvino:bfloat16", "--decoder", "turbo"]
+    assert call(*calibration_of(data, out, *flags)).code == 0
+    metadata = Artifact.load(out).metadata
+    assert str(metadata.engine) == "openvino:bfloat16"
+    assert metadata.preprocess.decoder == "turbo"
+    scorer = Scorer.load(out, torch.device("cpu"))
+    assert scorer.classifier.choice == metadata.engine
+    assert scorer.probe_deviation() == 0
+    assert Scorer.load(calibrated.artifact, torch.device("cpu")).classifier.choice == EngineChoice()
+
+
+def test_engine_auto_says_what_it_measured(call: Call, data: Path, tmp_path: Path) -> None:
+    """One line an engine, and one for the choice, which a tolerance of nothing leaves with the reference."""
+    out = tmp_path / "auto.safetensors"
+    outcome = call(*calibration_of(data, out, "--engine", "auto", "--engine-tolerance", "0"))
+    assert outcome.code == 0
+    for engine in ("eager:float32", "openvino:bfloat16", "cudagraph:float32"):
+        assert f"engine {engine}: " in outcome.err
+    assert "taken, the fastest within 0" in outcome.err
+    assert Artifact.load(out).metadata.engine.precision == "float32"
 
 
 def test_weights_file(call: Call, data: Path, tmp_path: Path) -> None:
@@ -531,7 +560,7 @@ def test_wrong_data(call: Call, data: Path, tmp_path: Path) -> None:
         ("empty", "found 0 folders"),
         ("flat", "found 0 folders"),
         ("few", "found 1 folders: wasp"),
-        ("texts", "none of the 25 images could be read"),
+        ("texts", "none of the 25 files could be read as an image"),
     ):
         refused = call(*calibration_of(tmp_path / name, tmp_path / "a.safetensors")).refusal()
         assert str(tmp_path / name) in refused
@@ -551,7 +580,9 @@ def test_too_few_images(call: Call, tmp_path: Path) -> None:
 @pytest.mark.parametrize("overlap", ["the same", "inside", "around", "by a link"])
 def test_holdout_that_overlaps(call: Call, tmp_path: Path, overlap: str) -> None:
     """Images of the masks are never those of the thresholds: folders that overlap are refused, by links too."""
-    data = write_class_folders(tmp_path / "all" / "data", CLASSES, 4)
+    data = write_class_folders(tmp_path / "all" / "ant", CLASSES, 4)  # --data is itself one folder of a class
+    write_class_folders(tmp_path / "all", CLASSES[1:], 4)
+    write_class_folders(data / "ant", CLASSES, 4)
     (tmp_path / "link").symlink_to(data, target_is_directory=True)
     holdout = {"the same": data, "inside": data / "ant", "around": tmp_path / "all", "by a link": tmp_path / "link"}
     refused = call(*calibration_of(data, tmp_path / "a", "--holdout", holdout[overlap])).refusal()

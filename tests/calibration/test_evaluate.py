@@ -1,10 +1,13 @@
-"""Measures of separation against their definitions in plain loops, and whole evaluations of real folders."""
+"""Whole evaluations of real folders."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,84 +18,17 @@ import torch
 from PIL import Image
 
 from calibration.dataset import LabelledImages, list_images
-from calibration.evaluate import Evaluation, Separation, evaluate, score_folder, separate
+from calibration.evaluate import Evaluation, evaluate, score_folder
 from calibration.job import Job, calibrate
 from calibration.report import evaluation_tables, write_evaluation
+from calibration.separation import Separation
 from calibration.settings import LineSettings
 from scoring.classifier import Classifier, load_classifier
 from scoring.errors import DatasetError
 from scoring.scorer import Scorer
 from tests.calibration import networks
 from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders, write_picture
-
-
-def slow_fpr95(inside: Sequence[float], outside: Sequence[float]) -> float:
-    """The lowest threshold that accepts 95 % of the ID images, tried one by one, and what it accepts of the others."""
-    for threshold in sorted([*inside, *outside]):
-        accepted = sum(score <= threshold for score in inside)
-        if 100 * accepted >= 95 * len(inside):
-            return sum(score <= threshold for score in outside) / len(outside)
-    raise AssertionError
-
-
-def slow_auroc(inside: Sequence[float], outside: Sequence[float]) -> float:
-    """How often an OOD image scores higher than an ID image, over all pairs; a tie is half."""
-    won = sum((o > i) + 0.5 * (o == i) for i in inside for o in outside)
-    return won / (len(inside) * len(outside))
-
-
-def slow_aupr(positive: Sequence[float], negative: Sequence[float]) -> float:
-    """Precision at each threshold, weighted by the recall gained there; positives score high."""
-    area, recall_before = 0.0, 0.0
-    for threshold in sorted({*positive, *negative}, reverse=True):
-        true = sum(score >= threshold for score in positive)
-        false = sum(score >= threshold for score in negative)
-        recall = true / len(positive)
-        area += (recall - recall_before) * true / (true + false)
-        recall_before = recall
-    return area
-
-
-def some_scores(seed: int, kind: str) -> tuple[np.ndarray, np.ndarray]:
-    generator = np.random.default_rng(seed)
-    count_in, count_out = generator.integers(1, 80, 2)
-    inside, outside = generator.normal(0, 1, count_in), generator.normal(generator.normal(), 1.5, count_out)
-    if kind == "ties":
-        inside, outside = np.round(inside), np.round(outside)
-    if kind == "all the same":
-        inside, outside = inside * 0, outside * 0
-    return inside, outside
-
-
-@pytest.mark.parametrize("kind", ["distinct", "ties", "all the same"])
-@pytest.mark.parametrize("seed", range(10))
-def test_separate(seed: int, kind: str) -> None:
-    """FPR95, AUROC and both AUPRs are those of the definitions, with higher = more OOD."""
-    inside, outside = some_scores(seed, kind)
-    row = separate("line", "far", inside, outside)
-    assert (row.method, row.ood) == ("line", "far")
-    assert row.fpr95 == pytest.approx(slow_fpr95(inside, outside), abs=1e-12)
-    assert row.auroc == pytest.approx(slow_auroc(inside, outside), abs=1e-12)
-    assert row.aupr_in == pytest.approx(slow_aupr(-inside, -outside), abs=1e-12)
-    assert row.aupr_out == pytest.approx(slow_aupr(outside, inside), abs=1e-12)
-
-
-@pytest.mark.parametrize("count", [19, 20, 21, 39, 40, 41, 100, 1000])
-def test_fpr95_at_the_edge(count: int) -> None:
-    """Exactly 95 % of the ID images are enough, one fewer is not, for counts where the share is and is not exact."""
-    inside = np.arange(count, dtype=np.float64)
-    outside = inside + 0.5
-    assert separate("line", "far", inside, outside).fpr95 == (math.ceil(0.95 * count - 1e-9) - 1) / count
-
-
-def test_perfect_and_reversed() -> None:
-    """All OOD images above all ID images is perfect; below, the opposite."""
-    low, high = np.linspace(0, 1, 30), np.linspace(2, 3, 50)
-    best = separate("line", "far", low, high)
-    assert (best.fpr95, best.auroc) == (0, 1)
-    assert (best.aupr_in, best.aupr_out) == pytest.approx((1, 1))
-    worst = separate("line", "far", high, low)
-    assert (worst.fpr95, worst.auroc) == (1, 0)
+from tests.calibration.test_separation import slow_auroc, slow_fpr95
 
 
 @pytest.fixture(scope="module")
@@ -265,7 +201,7 @@ def test_folders_that_cannot_be_scored(scorer: Scorer, folders: dict[str, Path],
     with pytest.raises(DatasetError, match="holds no files"):
         evaluate(scorer, folders["id"], {"near": tmp_path})
     (tmp_path / "a.png").write_bytes(NOT_AN_IMAGE)
-    with pytest.raises(DatasetError, match="none of its 1 files could be read as an image"):
+    with pytest.raises(DatasetError, match="none of the 1 files could be read as an image"):
         evaluate(scorer, folders["id"], {"near": tmp_path})
 
 
@@ -334,3 +270,18 @@ def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
         Separation(row["method"], row["ood"], *(float(row[key]) for key in ("fpr95", "auroc", "aupr_in", "aupr_out")))
         for row in rows
     ] == evaluation.separations
+
+
+def test_files_of_any_locale(tmp_path: Path) -> None:
+    """Names beyond ASCII are written as UTF-8, whatever the process believes that files are written in."""
+    script = f"""if True:
+        from pathlib import Path
+        from calibration.evaluate import Evaluation
+        from calibration.report import write_evaluation
+        from calibration.separation import Separation
+        rows = [Separation("line", "W\\xe4lder", 0.1, 0.2, 0.3, 0.4)]
+        write_evaluation(Evaluation(1, None, rows, [], {{}}, {{}}), Path({str(tmp_path)!r}))
+    """
+    locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    subprocess.run([sys.executable, "-c", script], env=os.environ | locale, cwd=Path(__file__).parents[2], check=True)
+    assert "line,Wälder,0.1" in (tmp_path / "evaluation.csv").read_text(encoding="utf-8")

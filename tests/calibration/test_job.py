@@ -21,6 +21,7 @@ from calibration.settings import LineSettings
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
 from scoring.errors import DatasetError, LineOodError, TooFewImagesError
+from scoring.preprocess import Normalise
 from scoring.spec import ClassifierParts
 from tests import reference
 from tests.calibration import networks
@@ -61,7 +62,7 @@ def plain_features(parts: ClassifierParts, images: LabelledImages) -> list[list[
     assert parts.preprocess is not None
     rows = []
     for path, _ in images.items:
-        values = parts.preprocess.normalise(parts.preprocess.read(path.read_bytes())[None])
+        values = Normalise(parts.preprocess)(parts.preprocess.read(path.read_bytes())[None])
         for layer in layers:
             values = layer(values)
         rows.append(values[0].double().tolist())
@@ -216,20 +217,49 @@ def test_nothing_readable(tmp_path: Path, name: str) -> None:
         path.write_bytes(NOT_AN_IMAGE)
     count = 35 if name == "masks" else 30
     with pytest.raises(
-        DatasetError, match=rf"none of the {count} images could be read; the first, .*ant.*none of JPEG"
+        DatasetError, match=rf"none of the {count} files could be read as an image; the first, .*ant.*none of JPEG"
     ):
         calibrate(job, bind(tiny()))
 
 
 @pytest.mark.parametrize("name", ["masks", "holdout"])
-@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("count", [1, 5, 8])
 def test_answers_that_are_not_finite(tmp_path: Path, name: str, count: int) -> None:
-    """A network that answers some images with NaN is refused, in either pass: no score may be NaN."""
+    """A network that answers some images with NaN is refused in either pass, by the names of the first of them."""
     job = make_job(tmp_path, networks.CLASSES)
-    for path in sorted((tmp_path / name).rglob("*.png"))[:count]:
+    (tmp_path / name / "apple" / "0.txt").write_bytes(
+        NOT_AN_IMAGE
+    )  # so that places in the batch are not those of files
+    bad = sorted((tmp_path / name).rglob("*.png"))[2 : 2 + count]
+    for path in bad:
         Image.new("RGB", (32, 32), "white").save(path)
-    with pytest.raises(DatasetError, match="NaN"):
-        calibrate(job, bind(networks.fragile()))
+    with pytest.raises(DatasetError, match="NaN") as caught:
+        calibrate(relisted(job, tmp_path), bind(networks.fragile()))
+    named = ", ".join(map(str, bad[:5])) + (" and 3 more" if count == 8 else "")
+    assert str(caught.value).endswith(f": {named}")
+
+
+def relisted(job: Job, folder: Path) -> Job:
+    masks, holdout = (LabelledImages.read(folder / name, networks.CLASSES, 5) for name in ("masks", "holdout"))
+    return replace(job, mask_images=masks, holdout_images=holdout)
+
+
+def test_folders_that_are_not_named_as_classes(tmp_path: Path) -> None:
+    """Folders taken for the classes in alphabetical order, as no name fits, are warned of with examples of both."""
+    job = make_job(tmp_path)
+    assert calibrate(job, bind(tiny())).warnings == ()
+    assert calibrate(replace(job, class_names=None), bind(tiny())).warnings == ()
+    (warning,) = calibrate(replace(job, class_names=("A", "B", "C", "D", "E")), bind(tiny())).warnings
+    assert "the class folders (ant, bee, cat, ...) are not named as the classifier's classes (A, B, C, ...)" in warning
+    assert "alphabetical order" in warning
+
+
+def test_held_out_folders_of_other_names(tmp_path: Path) -> None:
+    """So are held-out folders that are named otherwise than those of the masks."""
+    job = make_job(tmp_path)
+    held = replace(job.holdout_images, class_folders=("v", "w", "x", "y", "z"))
+    (warning,) = calibrate(replace(job, holdout_images=held), bind(tiny())).warnings
+    assert "held-out class folders (v, w, x, ...) are not named as the others (ant, bee, cat, ...)" in warning
 
 
 def test_operating_points(tmp_path: Path) -> None:

@@ -15,19 +15,20 @@ from torch import Tensor
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.detector import LineMasks
+from scoring.engines.engine import EngineChoice
 from scoring.line import activation_mask
 from scoring.metadata import (
     METADATA_KEY,
     ClassifierReference,
     DataCounts,
     Digests,
-    Engine,
     Metadata,
     Method,
     OperatingPoint,
     Provenance,
 )
 from scoring.preprocess import Preprocess
+from scoring.probes import PROBES
 
 PREPROCESS = Preprocess(
     resize=18, crop=(16, 16), mean=(0.5, 0.25, 0.125), std=(1.0, 0.5, 0.25), interpolation="bicubic"
@@ -55,7 +56,7 @@ def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_
             feature_count=feature_count,
         ),
         preprocess=PREPROCESS,
-        engine=Engine(),
+        engine=EngineChoice(),
         digests=Digests(weights="0123456789abcdef" * 4, preprocess=PREPROCESS.digest()),
         data=DataCounts(
             mask_images=int(counts.sum()),
@@ -70,7 +71,8 @@ def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_
         ),
     )
     thresholds = torch.arange(classes, dtype=torch.float64) / 3 - 0.5
-    return Artifact(metadata, LineMasks(contribution, activation_mask(contribution, 10.0), thresholds), counts, scores)
+    masks = LineMasks(contribution, activation_mask(contribution, 10.0), thresholds)
+    return Artifact(metadata, masks, counts, scores, np.arange(PROBES) / 8)
 
 
 def take_apart(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

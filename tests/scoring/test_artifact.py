@@ -110,7 +110,7 @@ class TestGolden:
             "default": -0.25,
             "strict": 0.25,
         }
-        assert artifact.artifact_id == "9f63ceacb32c5d39"
+        assert artifact.artifact_id == "759960a09d0c69ae"
 
     def test_is_what_is_written_today(self) -> None:
         """The same values make the same bytes: the format has not drifted."""
@@ -130,6 +130,7 @@ class TestGolden:
             "activation_mask": ("BOOL", [3, 4]),
             "weight_thresholds": ("F64", [3]),
             "calibration_scores.line": ("F64", [39]),
+            "probe_scores.line": ("F64", [8]),
         }
         assert metadata["format_version"] == 1
         start, end = header["counts"]["data_offsets"]

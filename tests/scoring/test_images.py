@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import time
@@ -11,12 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from scoring.errors import ImageError, TooManyPixelsError, UndecodableError, UnsupportedFormatError
-from scoring.images import ACCEPTED_FORMATS, MAX_PIXELS, open_image, to_rgb
+from scoring.images import ACCEPTED_FORMATS, MAX_PIXELS, open_image, to_array, to_rgb
 from scoring.preprocess import Preprocess
 from tests.data import real_data
 
@@ -80,6 +82,20 @@ FILES = {
     "bmp palette": encode(picture("P"), "BMP"),
     "bmp one bit": encode(picture("1"), "BMP"),
 }
+# Of 13x9 pixels, by cjpeg -arithmetic; the second with -sample 1x4.
+ARITHMETIC = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wCDEACgAG4AeACMAHgAZACgAIwAggCMALQAqgCgAL4A8AGQAQQA8ADcANwA8AHqAV4BcgEiAZACRAH+AmIC"
+    "WAI6Af4CMAImAoAC0AOYAwwCgAKoA2YCsgImAjADIARCAyoDZgO2A9QEBgQQBAYCbAMCBGoEugRgA+gEsAOYA/IEBgPe/9sAgxEAqgC0ALQA8ADS"
+    "APAB1gEEAQQB1gPeApQCMAKUA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPe"
+    "A94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3gPeA94D3v/JABEIAAkADQMBIgACEQEDEQH/zAAKABAQBQEQEQX/2gAMAwEAAhEDEQA/AGJyleN9"
+    "PaUjEjHA/9k="
+)
+RARE_SUBSAMPLING = base64.b64decode(
+    "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABsSFBcUERsXFhceHBsgKEIrKCUlKFE6PTBCYFVlZF9VXVtqeJmBanGQc1tdhbWGkJ6jq62rZ4C8ybqm"
+    "x5moq6T/2wBDARweHigjKE4rK06kbl1upKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKSkpKT/yQARCAAJAA0D"
+    "ARQAAhEBAxEB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwCIXG+lcya2QOJraCyoepOB/DoGrkfCbJMS/MDtx1hqTubYpTBBmoL8JRbIZfzgT2xa"
+    "eAp11SHXuuJnTZjEidJvgYlG9yD2izLu/9k="
+)
 VALUES_16_BIT = [0, 255, 256, 511, 12345, 32768, 65280, 65535]
 
 
@@ -140,6 +156,111 @@ class TestDecoding:
         for file_format in ("WEBP", "PNG"):
             data = encode(frames[0], file_format, save_all=True, append_images=frames[1:], lossless=True)
             assert decode(data)[0, 0].tolist() == [255, 0, 0]
+
+
+@pytest.mark.filterwarnings("ignore")  # Pillow warns of what it forgives
+class TestFastDecoding:
+    def check(self, data: bytes, shrink: int = 1) -> bool:
+        """Compare with Pillow's draft mode, which at a scale of 1 is its plain one; whether it was the fast way."""
+        slow, fast = open_image(data), open_image(data)
+        if shrink > 1:
+            slow.draft(None, (slow.width // shrink, slow.height // shrink))
+        try:
+            wanted = np.asarray(to_rgb(slow))
+        except UndecodableError as error:
+            with pytest.raises(UndecodableError) as caught:
+                to_array(fast, data, shrink=shrink)
+            assert str(caught.value) == str(error)
+            return False
+        found = to_array(fast, data, shrink=shrink)
+        assert found.flags.writeable
+        assert found.shape == wanted.shape
+        assert (found == wanted).all()
+        return bool(fast.tile)  # Pillow has decoded nothing
+
+    @pytest.mark.parametrize("name", FILES)
+    def test_equals_pillow(self, name: str) -> None:
+        """Every format and mode; the fast way is for JPEGs in grey and RGB."""
+        assert self.check(FILES[name]) == (name in ("jpeg", "jpeg grey", "jpeg progressive"))
+
+    @pytest.mark.parametrize("size", [(1, 1), (1, 50), (50, 1), (8, 8), (16, 16), (17, 33), (401, 300)])
+    @pytest.mark.parametrize("subsampling", ["444", "422", "420", "440", "411", "gray"])
+    def test_equals_pillow_in_every_subsampling(self, subsampling: str, size: tuple[int, int]) -> None:
+        """However coarse the chroma, with blocks cut by the edges."""
+        space = {"colorspace": "gray"} if subsampling == "gray" else {"colorsubsampling": subsampling}
+        pixels = np.asarray(picture("L", size))[..., None] if subsampling == "gray" else np.asarray(picture(size=size))
+        assert self.check(simplejpeg.encode_jpeg(np.ascontiguousarray(pixels), **space))
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"progressive": True, "subsampling": 2},
+            {"optimize": True},
+            {"restart_marker_blocks": 1},
+            {"keep_rgb": True},
+            {"quality": 1},
+            {"quality": 100, "subsampling": 0},
+        ],
+        ids=str,
+    )
+    def test_equals_pillow_in_every_coding(self, options: dict[str, Any]) -> None:
+        """Progressive, with its own Huffman tables, with restart markers, not in YCbCr, coarse and fine."""
+        assert self.check(encode(picture(size=(70, 51)), "JPEG", **options))
+
+    def test_equals_pillow_in_arithmetic_coding(self) -> None:
+        """The coding of the standard that hardly anyone writes."""
+        assert self.check(ARITHMETIC)
+
+    def test_leaves_a_rare_subsampling_to_pillow(self) -> None:
+        """What the fast library has no name for is read all the same."""
+        assert not self.check(RARE_SUBSAMPLING)
+
+    @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+    @pytest.mark.parametrize("shrink", [2, 4, 8])
+    def test_shrinks_as_pillow_s_draft_mode(self, shrink: int, mode: str) -> None:
+        """Sides are rounded up; CMYK goes the slow way to the same size."""
+        for size in ((64, 48), (65, 49), (71, 55), (130, 32)):
+            assert self.check(encode(picture(mode, size), "JPEG"), shrink) == (mode != "CMYK")
+
+    def test_only_jpegs_shrink(self) -> None:
+        """A PNG has no smaller picture inside."""
+        assert not self.check(encode(picture(size=(64, 48)), "PNG"), 2)
+
+    def test_a_header_that_two_parsers_read_differently_is_pillow_s(self) -> None:
+        """The limits were checked on Pillow's reading: its size counts, whatever else the bytes say."""
+        small, large = encode(picture(), "JPEG"), encode(picture(size=(64, 48)), "JPEG")
+        found = to_array(open_image(small), large)
+        assert found.shape == (9, 13, 3)
+
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}], ids=str)
+    def test_cut_anywhere_after_the_header(self, options: dict[str, Any], capfd: pytest.CaptureFixture[str]) -> None:
+        """The library's grey completion is never taken for the picture: refused in Pillow's words, and in silence."""
+        data = encode(picture(size=(40, 40)), "JPEG", **options)
+        start = data.index(b"\xff\xda") + 20
+        fast = [self.check(data[:end]) for end in range(start, len(data), 7)]
+        assert not any(fast)
+        assert self.check(data)
+        assert capfd.readouterr() == ("", "")
+
+    @pytest.mark.parametrize("shrink", [1, 2])
+    def test_bytes_flipped_anywhere_after_the_header(self, shrink: int, capfd: pytest.CaptureFixture[str]) -> None:
+        """Read where Pillow reads, to the same pixels, however wrong, and refused where it refuses."""
+        data = encode(picture(size=(40, 40)), "JPEG", restart_marker_blocks=4)
+        start = data.index(b"\xff\xda") + 20
+        for at in range(start, len(data), 3):
+            for flip in (0x01, 0x80, 0xFF):
+                self.check(data[:at] + bytes([data[at] ^ flip]) + data[at + 1 :], shrink)
+        assert capfd.readouterr() == ("", "")
+
+    def test_bytes_after_the_end_are_ignored(self) -> None:
+        """Phones append videos and maps to their photographs."""
+        assert self.check(FILES["jpeg"] + b"\0" * 1000 + FILES["jpeg"])
+
+    def test_photographs(self) -> None:
+        """JPEGs of cameras and of the web, whole and in a half: Pillow's pixels, nearly all the fast way."""
+        files = sorted(real_data("imagenet_sample").rglob("*.[jJ][pP]*"))[::25]
+        fast = [self.check(path.read_bytes(), shrink) for path in files for shrink in (1, 2)]
+        assert sum(fast) >= 0.9 * len(fast)
 
 
 class TestOrientation:
@@ -309,11 +430,16 @@ class TestHostileBytes:
         self.read(signature + rest)
 
     def read(self, content: bytes) -> None:
+        outcomes = [self.outcome(content, name) for name in ("pillow", "turbo", "turbo-scaled")]
+        assert len(set(outcomes)) == 1, "all decoders accept and refuse alike"
+
+    def outcome(self, content: bytes, decoder: str) -> str:
         try:
-            pixels = PREPROCESS.read(content, max_pixels=1_000_000)
-        except ImageError:
-            return
+            pixels = PREPROCESS.model_copy(update={"decoder": decoder}).read(content, max_pixels=1_000_000)
+        except ImageError as error:
+            return f"{type(error).__name__}: {error}"
         assert pixels.shape == (3, 8, 8)
+        return "read"
 
 
 class TestRealImages:

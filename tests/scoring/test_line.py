@@ -67,8 +67,8 @@ def learn(problem: Problem, p_a: float, p_w: float) -> tuple[Tensor, Tensor, Ten
 def score(problem: Problem, features: Tensor, p_a: float, p_w: float, delta: float | None) -> Tensor:
     """Calibrate on the problem and score features."""
     contribution, mask, thresholds = learn(problem, p_a, p_w)
-    floors = line.weight_floors(contribution, thresholds)
-    return line.line(features, problem.head, delta, mask, floors)
+    floors = line.weight_floors(contribution, thresholds, mask)
+    return line.line(features, problem.head, delta, floors)
 
 
 def oracle_scores(problem: Problem, features: Tensor, p_a: float, p_w: float, delta: float | None) -> list[float]:
@@ -179,8 +179,8 @@ class TestWeightMask:
     def test_equals_the_oracle(self, seed: int, p_w: float) -> None:
         """The floors stand for the explicit (class, class, feature) mask, entry for entry, ties included."""
         for problem in (make_problem(seed), coarse(make_problem(seed))):
-            contribution, _, thresholds = learn(problem, 0.0, p_w)
-            floors = line.weight_floors(contribution, thresholds)
+            contribution, mask, thresholds = learn(problem, 0.0, p_w)
+            floors = line.weight_floors(contribution, thresholds, mask)
             weight, _ = problem.oracle_head
             wanted = reference.masks(contribution.double().tolist(), weight, 0.0, p_w).weight
             found = [(problem.head.weight >= floors[c]).tolist() for c in range(5)]
@@ -206,7 +206,8 @@ FLOAT32 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 def kept_by_floor(size: float, weight: float, cut: float) -> bool:
     """One entry of the weight mask, through `weight_floors`."""
     contribution = torch.tensor([[size]], dtype=torch.float32)
-    floor = line.weight_floors(contribution, torch.tensor([cut], dtype=torch.float64))
+    threshold, mask = torch.tensor([cut], dtype=torch.float64), torch.tensor([[True]])
+    floor = line.weight_floors(contribution, threshold, mask)
     return bool((torch.tensor([[weight]], dtype=torch.float32) >= floor).item())
 
 
@@ -258,8 +259,17 @@ class TestWeightFloors:
         weight = torch.randn(20, 30, generator=random) * torch.logspace(20, -20, 30)
         products = contribution.double().abs()[:, None] * weight.double()  # (K, K, D)
         thresholds = products.flatten(1).quantile(0.5, dim=1, interpolation="lower")
-        floors = line.weight_floors(contribution, thresholds)
+        floors = line.weight_floors(contribution, thresholds, torch.ones(20, 30, dtype=torch.bool))
         assert torch.equal(weight >= floors[:, None], products > thresholds[:, None, None])
+
+    def test_the_activation_mask_removes_every_weight_of_a_feature(self) -> None:
+        """What it removes has a floor that no weight reaches; the other floors are as without it."""
+        problem = make_problem(2)
+        contribution, mask, thresholds = learn(problem, 40.0, 10.0)
+        both = line.weight_floors(contribution, thresholds, mask)
+        alone = line.weight_floors(contribution, thresholds, torch.ones_like(mask))
+        assert torch.equal(both[mask], alone[mask])
+        assert (~mask).any() and (both[~mask] == math.inf).all()
 
 
 class TestScores:
@@ -345,12 +355,9 @@ class TestScores:
     def test_the_bias_is_never_pruned(self) -> None:
         """With every weight and every feature removed the logits are the bias."""
         problem = make_problem(8)
-        nothing = torch.zeros(5, 7, dtype=torch.bool)
-        none = torch.full((5, 7), torch.inf)
         routed = line.routed_class(problem.features, problem.head)
-        for mask, floors in ((nothing, -none), (~nothing, none)):
-            logits = line.masked_logits(problem.features, routed, problem.head, mask, floors)
-            assert torch.equal(logits, problem.head.bias.expand(30, 5))
+        logits = line.masked_logits(problem.features, routed, problem.head, torch.full((5, 7), torch.inf))
+        assert torch.equal(logits, problem.head.bias.expand(30, 5))
 
     def test_absolute_variant_equals_the_oracle(self) -> None:
         """Negative features: clip from above only, masks from |h| * |W|."""
@@ -364,8 +371,9 @@ class TestScores:
         means = problem._replace(features=problem.features.abs()).class_means
         contribution = line.absolute_contribution(means, problem.head.weight)
         cuts = [line.weight_threshold(row, problem.head.weight, 30) for row in contribution]
-        floors = line.weight_floors(contribution, torch.tensor(cuts, dtype=torch.float64))
-        found = line.line(problem.features, problem.head, 0.5, line.activation_mask(contribution, 30), floors)
+        mask = line.activation_mask(contribution, 30)
+        floors = line.weight_floors(contribution, torch.tensor(cuts, dtype=torch.float64), mask)
+        found = line.line(problem.features, problem.head, 0.5, floors)
         torch.testing.assert_close(found.double(), torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-5)
 
     def test_routing_reads_the_clipped_features(self) -> None:
@@ -381,7 +389,6 @@ class TestMemory:
         """A batch needs a few (class, feature) temporaries, never one an image."""
         classes, features, images = 200, 512, 64
         problem = make_problem(0, images=images, classes=classes, features=features)
-        mask = torch.ones(classes, features, dtype=torch.bool)
         floors = torch.zeros(classes, features)
         one_an_image = images * classes * features * 4
 
@@ -394,7 +401,7 @@ class TestMemory:
         assert wasteful >= one_an_image  # the measure sees what it is there to see
         routed = line.routed_class(problem.features, problem.head).unique()
         assert len(routed) > 10
-        found = largest_allocation(lambda: line.line(problem.features, problem.head, 1.0, mask, floors))
+        found = largest_allocation(lambda: line.line(problem.features, problem.head, 1.0, floors))
         assert found < one_an_image / 8
 
 

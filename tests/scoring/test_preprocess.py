@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 from torchvision import models, transforms
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
 
 from scoring.errors import PreprocessError, TooManyPixelsError
-from scoring.preprocess import Preprocess
+from scoring.preprocess import Normalise, Preprocess
 from scoring.spec import load_spec
+from tests.data import real_data
 
 PLAIN: dict[str, Any] = {"resize": 8, "crop": (6, 7), "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)}
 SIZES = [(224, 224), (640, 480), (301, 457), (256, 1000), (97, 31), (1, 1), (20, 150)]
@@ -37,7 +40,7 @@ def picture(size: tuple[int, int]) -> Image.Image:
 
 
 def prepare(preprocess: Preprocess, image: Image.Image) -> torch.Tensor:
-    return preprocess.normalise(preprocess.fit(image)[None])[0]
+    return Normalise(preprocess)(preprocess.fit(image)[None])[0]
 
 
 class TestTorchvision:
@@ -102,7 +105,7 @@ class TestFit:
     def test_normalise_is_per_channel(self) -> None:
         """(pixels / 255 - mean) / std."""
         pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 3, 1, 1)
-        found = Preprocess(**PLAIN).normalise(pixels).flatten()
+        found = Normalise(Preprocess(**PLAIN))(pixels).flatten()
         torch.testing.assert_close(found, torch.tensor([(0 - 0.1) / 0.4, (0.2 - 0.2) / 0.5, (1 - 0.3) / 0.6]))
 
 
@@ -126,6 +129,118 @@ class TestRead:
         assert (self.read(exif_transpose=True).permute(1, 2, 0).numpy() == upright).all()
 
 
+def jpeg(size: tuple[int, int], orientation: int = 1) -> bytes:
+    """A photograph's kind of picture: smooth, with noise."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    small = picture((5, 4)).resize(size, Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    Image.blend(small, picture(size), 0.1).save(buffer, "JPEG", quality=90, exif=exif)
+    return buffer.getvalue()
+
+
+def grey_levels(found: torch.Tensor, wanted: torch.Tensor) -> tuple[int, float]:
+    """The largest and the mean difference."""
+    assert found.shape == wanted.shape
+    off = (found.int() - wanted.int()).abs()
+    return int(off.max()), float(off.float().mean())
+
+
+class TestDecoders:
+    def reading(self, decoder: str, **changes: Any) -> Preprocess:
+        return Preprocess(**PLAIN | {"resize": 64, "crop": (56, 60), "decoder": decoder} | changes)
+
+    def test_pillow_is_what_is_not_said(self) -> None:
+        """Neither a factory nor a preset of weights has to know of decoders."""
+        assert Preprocess(**PLAIN).decoder == "pillow"
+        assert Preprocess.from_torchvision(WEIGHTS[0].transforms()).decoder == "pillow"
+
+    @pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+    @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+    def test_turbo_is_torchvision_s_own_way(self, interpolation: str, file_format: str) -> None:
+        """Pillow's pixels, then torchvision's transforms of 8-bit tensors: exactly those numbers."""
+        for size in SIZES:
+            buffer = io.BytesIO()
+            picture(size).save(buffer, file_format)
+            preprocess = self.reading("turbo", interpolation=interpolation)
+            decoded = functional.pil_to_tensor(Image.open(buffer))
+            resized = functional.resize(decoded, [64], InterpolationMode(interpolation), antialias=True)
+            assert preprocess.read(buffer.getvalue()).equal(functional.center_crop(resized, [56, 60]))
+            assert preprocess.fit(Image.open(buffer)).equal(functional.center_crop(resized, [56, 60]))
+
+    @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+    @pytest.mark.parametrize("size", [(640, 480), (301, 457), (97, 31), (20, 50)])
+    def test_turbo_is_pillow_to_the_rounding(self, size: tuple[int, int], interpolation: str) -> None:
+        """Two grey levels at most, a hundredth of one on average."""
+        turbo, pillow = (self.reading(name, interpolation=interpolation) for name in ("turbo", "pillow"))
+        largest, mean = grey_levels(turbo.read(jpeg(size)), pillow.read(jpeg(size)))
+        assert largest <= 2
+        assert mean < 0.01
+
+    @pytest.mark.parametrize("size", [(255, 300), (640, 255)])
+    def test_scaling_leaves_pictures_below_four_times_the_size_alone(self, size: tuple[int, int]) -> None:
+        """There `turbo-scaled` is `turbo`, and so it is for every PNG."""
+        scaled, turbo = self.reading("turbo-scaled"), self.reading("turbo")
+        assert scaled.read(jpeg(size)).equal(turbo.read(jpeg(size)))
+        buffer = io.BytesIO()
+        picture((640, 480)).save(buffer, "PNG")
+        assert scaled.read(buffer.getvalue()).equal(turbo.read(buffer.getvalue()))
+
+    @pytest.mark.parametrize(
+        ("size", "scale"), [((256, 300), 2), ((511, 513), 2), ((700, 512), 4), ((1023, 1050), 4), ((1100, 1024), 8)]
+    )
+    def test_scaling_is_pillow_s_draft_to_at_least_twice_the_size(self, size: tuple[int, int], scale: int) -> None:
+        """A half, a quarter, an eighth: Pillow's pixels in draft mode, resized to the shape of the whole picture."""
+        draft = Image.open(io.BytesIO(jpeg(size)))
+        whole = functional.resize(Image.new("RGB", size), [64])
+        draft.draft("RGB", (size[0] // scale, size[1] // scale))
+        assert draft.size == tuple(-(-side // scale) for side in size)
+        resized = functional.resize(functional.pil_to_tensor(draft), [whole.height, whole.width], antialias=True)
+        found = self.reading("turbo-scaled").read(jpeg(size))
+        assert found.equal(functional.center_crop(resized, [56, 60]))
+        assert grey_levels(found, self.reading("pillow").read(jpeg(size)))[1] < 1
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("size", [(90, 120), (300, 280)])
+    def test_all_turn_alike(self, size: tuple[int, int], orientation: int) -> None:
+        """Every orientation of EXIF, where asked for: turned after resizing or before is the same to the rounding."""
+        pillow, turbo, scaled = (
+            self.reading(name, exif_transpose=True).read(jpeg(size, orientation))
+            for name in ("pillow", "turbo", "turbo-scaled")
+        )
+        assert grey_levels(turbo, pillow)[0] <= 2
+        assert grey_levels(scaled, pillow)[1] < 1
+        untouched = self.reading("turbo", exif_transpose=False)
+        assert untouched.read(jpeg(size, orientation)).equal(untouched.read(jpeg(size)))
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_without_resizing_they_are_the_same(self, orientation: int) -> None:
+        """What is only turned and cropped has Pillow's pixels, one by one."""
+        pillow, turbo = (self.reading(name, resize=None, exif_transpose=True) for name in ("pillow", "turbo"))
+        for size in ((90, 120), (41, 31), (1, 1)):
+            assert turbo.read(jpeg(size, orientation)).equal(pillow.read(jpeg(size, orientation)))
+
+    def test_limits_are_those_of_the_whole_picture(self) -> None:
+        """A scale that would make it small enough does not help a picture that is too large."""
+        for name in ("pillow", "turbo", "turbo-scaled"):
+            with pytest.raises(TooManyPixelsError, match="640x480"):
+                self.reading(name).read(jpeg((640, 480)), max_pixels=640 * 480 - 1)
+
+    @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+    def test_on_photographs(self, interpolation: str) -> None:
+        """Real JPEGs in the size of real networks: the deviations that docs/benchmarks.md states."""
+        size = {"resize": 256, "crop": (224, 224), "interpolation": interpolation}
+        pillow, turbo, scaled = (self.reading(name, **size) for name in ("pillow", "turbo", "turbo-scaled"))
+        means = []
+        for path in sorted(real_data("imagenet_sample").rglob("*.[jJ][pP]*"))[::20]:
+            data = path.read_bytes()
+            largest, mean = grey_levels(turbo.read(data), pillow.read(data))
+            assert largest <= 2, path
+            assert grey_levels(scaled.read(data), pillow.read(data))[1] < 4, path
+            means.append(mean)
+        assert sum(means) / len(means) < 0.01
+
+
 CHANGES: dict[str, Any] = {
     "resize": 9,
     "crop": (7, 6),
@@ -133,6 +248,7 @@ CHANGES: dict[str, Any] = {
     "std": (0.4, 0.50001, 0.6),
     "interpolation": "bicubic",
     "exif_transpose": True,
+    "decoder": "turbo",
 }
 
 
@@ -160,7 +276,7 @@ class TestDigest:
 
     def test_is_this(self) -> None:
         """Artifacts that exist stay valid: the digest of known values is known."""
-        assert Preprocess(**PLAIN).digest() == "2ba7cbc746dc9a837e554161108ef511f28062c1440ec685d32a92d749b6c1ca"
+        assert Preprocess(**PLAIN).digest() == "aac323c3ab9f3ae907949c77df2768c9bb3ae9acaa933cb8b91c9e82f5933d38"
 
 
 class TestBadValues:
@@ -183,6 +299,7 @@ class TestBadValues:
             ("interpolation", "cubic"),
             ("interpolation", "nearest-exact"),
             ("exif_transpose", "perhaps"),
+            ("decoder", "gpu"),
             ("size", 224),
         ],
     )
@@ -191,6 +308,27 @@ class TestBadValues:
         with pytest.raises(ValidationError) as caught:
             Preprocess(**PLAIN | {field: value})
         assert {error["loc"][0] for error in caught.value.errors()} == {field}
+
+    @pytest.mark.parametrize("decoder", ["turbo", "turbo-scaled"])
+    @pytest.mark.parametrize("interpolation", ["nearest", "lanczos", "box", "hamming"])
+    def test_an_interpolation_that_the_decoder_lacks(self, decoder: str, interpolation: str) -> None:
+        """Refused by the decoder's name, and never done in another way."""
+        with pytest.raises(
+            ValidationError, match=f"'{decoder}' resizes bilinear or bicubic, not {interpolation}"
+        ) as caught:
+            Preprocess(**PLAIN | {"interpolation": interpolation, "decoder": decoder})
+        assert [error["loc"] for error in caught.value.errors()] == [("decoder",)]
+
+    def test_scaling_without_a_size_to_scale_to(self) -> None:
+        """`turbo-scaled` without `resize` would be `turbo` under another name."""
+        with pytest.raises(ValidationError, match="'turbo-scaled' needs a size to scale down to: resize is None"):
+            Preprocess(**PLAIN | {"resize": None, "decoder": "turbo-scaled"})
+
+    def test_a_decoder_is_not_blamed_for_its_neighbours(self) -> None:
+        """Where `resize` and `interpolation` are nonsense themselves, only they are named."""
+        with pytest.raises(ValidationError) as caught:
+            Preprocess(**PLAIN | {"resize": 0, "interpolation": "cubic", "decoder": "turbo-scaled"})
+        assert {error["loc"][0] for error in caught.value.errors()} == {"resize", "interpolation"}
 
     @pytest.mark.parametrize("field", ["resize", "crop", "mean", "std"])
     def test_what_cannot_be_guessed_has_to_be_given(self, field: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from scoring import conformal, line
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
 from scoring.detector import LineDetector, LineMasks
-from scoring.errors import ArtifactError, DigestMismatchError
+from scoring.engines.engine import EngineChoice
+from scoring.errors import ArtifactError, DigestMismatchError, EngineError
 from scoring.metadata import OperatingPoint
 from scoring.preprocess import Preprocess
+from scoring.probes import probe_pixels
 from scoring.scorer import ImageScore, Scorer
 from tests import reference
 from tests.factories.tiny import CLASSES, tiny
@@ -50,7 +53,10 @@ def calibrate(classifier: Classifier) -> Artifact:
     contribution = line.signed_contribution(means, classifier.head.weight)
     thresholds = torch.tensor([line.weight_threshold(row, classifier.head.weight, P_W) for row in contribution])
     masks = LineMasks(contribution, line.activation_mask(contribution, P_A), thresholds.double())
-    scores = np.sort(LineDetector(classifier, masks, CLIP).ood_scores(classifier.forward(noise(99, 2))[0]))
+    detector = LineDetector(classifier.head, masks, CLIP)
+    _, ood_scores = detector.score(classifier.features(noise(99, 2)))
+    scores = np.sort(ood_scores.double().numpy())
+    _, probe_scores = detector.score(classifier.features(probe_pixels(classifier.preprocess.crop)))
     like = artifacts.build(list(CLASSES), 24, 99).metadata
     points = [
         OperatingPoint(name=name, alpha=alpha, threshold=conformal.threshold(scores, alpha))
@@ -67,7 +73,7 @@ def calibrate(classifier: Classifier) -> Artifact:
             "data": like.data.model_copy(update={"mask_images": 60, "classes_without_images": 0}),
         }
     )
-    return Artifact(metadata, masks, torch.full((5,), 12), scores)
+    return Artifact(metadata, masks, torch.full((5,), 12), scores, probe_scores.double().numpy())
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +190,7 @@ class TestFiniteness:
         """NaN or infinity for one image of a batch: that image is not finite, its neighbours are as before."""
         pixels = noise(4, 10)
         wanted = [score.ood_score for score in scorer.score(pixels)]
-        last = scorer.classifier.module[6]
+        last = scorer.classifier.backbone.network[6]
 
         def spoil(_: object, __: object, features: Tensor) -> Tensor:
             features = features.clone()
@@ -219,7 +225,7 @@ class TestBinding:
         """One weight is enough."""
         classifier = lively_classifier()
         with torch.no_grad():
-            classifier.module[0].weight[0, 0, 0, 0] += 1e-6
+            classifier.backbone.network[0].weight[0, 0, 0, 0] += 1e-6
         with pytest.raises(DigestMismatchError) as caught:
             Scorer(classifier, scorer.artifact)
         assert caught.value.field == "digests.weights"
@@ -244,7 +250,7 @@ class TestLoading:
     def files(self, scorer: Scorer, tmp_path: Path) -> tuple[Path, Path]:
         """The artifact, and the weights that it was calibrated with."""
         scorer.artifact.save(tmp_path / "artifact")
-        save_file(scorer.classifier.module.state_dict(), tmp_path / "weights.safetensors")
+        save_file(scorer.classifier.backbone.network.state_dict(), tmp_path / "weights.safetensors")
         return tmp_path / "artifact", tmp_path / "weights.safetensors"
 
     def test_gives_the_same_scores(self, scorer: Scorer, files: tuple[Path, Path]) -> None:
@@ -278,3 +284,33 @@ class TestLoading:
         loaded = Scorer.load(files[0], CPU, model=f"{code}:moved", weights=files[1])
         assert loaded.classifier.digest() == scorer.classifier.digest()
         assert loaded.classifier.preprocess == scorer.classifier.preprocess
+
+
+class TestEngines:
+    def test_another_one_than_calibrated_is_run_when_asked_for(self, tmp_path: Path, scorer: Scorer) -> None:
+        """In the same precision scores stay where they were; the deviation on the probe images says so."""
+        path = tmp_path / "tiny.safetensors"
+        scorer.artifact.save(path)
+        spec = "tests.factories.tiny:tiny"
+        weights = tmp_path / "weights.safetensors"
+        save_file(scorer.classifier.backbone.network.state_dict(), weights)
+        other = Scorer.load(path, CPU, model=spec, weights=weights, engine=EngineChoice(name="openvino"))
+        assert other.classifier.choice.name == "openvino"
+        assert other.probe_deviation() < 1e-4
+        rough = EngineChoice(name="openvino", precision="bfloat16")
+        assert Scorer.load(path, CPU, model=spec, weights=weights, engine=rough).probe_deviation() > 1e-4
+
+    def test_one_that_cannot_run_here_is_refused(self, tmp_path: Path, scorer: Scorer) -> None:
+        """An artifact calibrated on a GPU is not quietly served by something else; the message says what would."""
+        path = tmp_path / "gpu.safetensors"
+        metadata = scorer.artifact.metadata.model_copy(update={"engine": EngineChoice(name="cudagraph")})
+        dataclasses.replace(scorer.artifact, metadata=metadata).save(path)
+        with pytest.raises(EngineError, match=r"calibrated with cudagraph:float32: .*needs a GPU.*--engine"):
+            Scorer.load(path, CPU, model="tests.factories.tiny:tiny")
+
+
+class TestProbes:
+    def test_are_these(self) -> None:
+        """Artifacts that exist hold scores of these very images, for any size."""
+        for size, wanted in (((16, 16), "5f240e5e50ebbc61"), ((5, 70), "e56bc9c1fe6d70e9")):
+            assert hashlib.sha256(probe_pixels(size).numpy().tobytes()).hexdigest()[:16] == wanted

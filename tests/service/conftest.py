@@ -90,10 +90,10 @@ class GatedScorer(Scorer):
     gate: threading.Event
     batch_sizes: list[int]
 
-    def score(self, pixels):
+    def score(self, pixels, *, alone=True):
         self.batch_sizes.append(len(pixels))
         assert self.gate.wait(30)
-        return super().score(pixels)
+        return super().score(pixels, alone=alone)
 
 
 @pytest.fixture

@@ -38,10 +38,12 @@ class Device:
         self.open.set()
         self.busy = threading.Event()
         self.batches: list[list[int]] = []
+        self.alone: list[bool] = []
         self.poison: dict[int, BaseException] = {}
         self.not_finite: set[int] = set()
 
-    def score(self, pixels: torch.Tensor) -> list[ImageScore]:
+    def score(self, pixels: torch.Tensor, *, alone: bool) -> list[ImageScore]:
+        self.alone.append(alone)
         self.busy.set()
         assert self.open.wait(WAIT_S)
         numbers = [number_of(each) for each in pixels]  # read late: the buffer must still hold this batch
@@ -59,7 +61,6 @@ class Counts:
     def __init__(self) -> None:
         self.scored: list[int] = []
         self.failed: list[int] = []
-        self.depth = 0
 
     def batch_scored(self, size: int, seconds: float) -> None:
         assert seconds >= 0
@@ -67,9 +68,6 @@ class Counts:
 
     def batch_failed(self, size: int) -> None:
         self.failed.append(size)
-
-    def queue_changed(self, depth: int) -> None:
-        self.depth = depth
 
 
 @pytest.fixture
@@ -101,8 +99,14 @@ def occupy(batcher: Batcher, device: Device, number: int = 999) -> Future[Answer
     """Close the device with one image on it."""
     device.open.clear()
     device.busy.clear()
-    answer = batcher.submit(image(number))
+    answer = submit(batcher, image(number))
     assert device.busy.wait(WAIT_S)
+    return answer
+
+
+def submit(batcher: Batcher, pixels: torch.Tensor) -> Future[Answer]:
+    answer: Future[Answer] = Future()
+    batcher.submit(pixels, answer)
     return answer
 
 
@@ -121,7 +125,7 @@ def test_every_image_gets_its_own_answer(make, device):
     """Answers are never mixed, however many threads submit at once."""
     batcher = make(max_batch=7)
     with ThreadPoolExecutor(8) as pool:
-        scores = list(pool.map(lambda n: score_of(batcher.submit(image(n))), range(2000)))
+        scores = list(pool.map(lambda n: score_of(submit(batcher, image(n))), range(2000)))
     assert scores == list(range(2000))
     assert sorted(number for batch in device.batches for number in batch) == list(range(2000))
 
@@ -130,7 +134,7 @@ def test_max_batch_counts_images(make, device, counts):
     """No batch is larger than asked for, and batches are full when enough images wait."""
     batcher = make(max_batch=4)
     first = occupy(batcher, device)
-    answers = [batcher.submit(image(n)) for n in range(10)]
+    answers = [submit(batcher, image(n)) for n in range(10)]
     device.open.set()
     assert [score_of(answer) for answer in answers] == list(range(10))
     assert score_of(first) == 999
@@ -139,7 +143,7 @@ def test_max_batch_counts_images(make, device, counts):
 
 def test_an_idle_device_does_not_wait(make, counts):
     """Without a delay a single image is scored at once, alone."""
-    assert score_of(make(max_batch=32).submit(image(5))) == 5
+    assert score_of(submit(make(max_batch=32), image(5))) == 5
     assert counts.scored == [1]
 
 
@@ -149,7 +153,7 @@ def test_late_arrivals_join_while_the_device_works(make, device):
     occupy(batcher, device)
     answers = []
     for n in range(5):
-        answers.append(batcher.submit(image(n)))
+        answers.append(submit(batcher, image(n)))
         time.sleep(0.01)
     device.open.set()
     assert [score_of(answer) for answer in answers] == [0, 1, 2, 3, 4]
@@ -160,11 +164,11 @@ def test_one_full_batch_is_prepared_ahead(make, device, counts):
     """While the device works, one full batch is staged, and only one; an incomplete one stays open."""
     batcher = make(max_batch=2)
     occupy(batcher, device)
-    answers = [batcher.submit(image(n)) for n in range(5)]
+    answers = [submit(batcher, image(n)) for n in range(5)]
     until(answers[1].running)
     time.sleep(0.05)
     assert [answer.running() for answer in answers] == [True, True, False, False, False]
-    assert counts.depth == 3
+    assert batcher.depth == 3
     device.open.set()
     assert [score_of(answer) for answer in answers] == [0, 1, 2, 3, 4]
 
@@ -174,7 +178,7 @@ def test_staging_does_not_touch_the_running_batch(make, device):
     batcher = make(max_batch=2)
     for turn in range(5):
         running = occupy(batcher, device, 100 + turn)
-        staged = [batcher.submit(image(n)) for n in (1, 2)]
+        staged = [submit(batcher, image(n)) for n in (1, 2)]
         until(staged[1].running)
         device.open.set()
         assert score_of(running) == 100 + turn
@@ -184,7 +188,7 @@ def test_staging_does_not_touch_the_running_batch(make, device):
 def test_a_delay_fills_the_batch(make, counts):
     """With a delay an idle device waits for company, but no longer than a full batch needs."""
     batcher = make(max_batch=3, max_delay_s=WAIT_S)
-    answers = [batcher.submit(image(n)) for n in range(3)]
+    answers = [submit(batcher, image(n)) for n in range(3)]
     assert [answer.result(WAIT_S / 2).score.ood_score for answer in answers] == [0, 1, 2]
     assert counts.scored == [3]
 
@@ -192,7 +196,7 @@ def test_a_delay_fills_the_batch(make, counts):
 def test_a_delay_ends(make, counts):
     """An incomplete batch leaves when the delay is over."""
     batcher = make(max_batch=3, max_delay_s=0.05)
-    assert score_of(batcher.submit(image(1))) == 1
+    assert score_of(submit(batcher, image(1))) == 1
     assert counts.scored == [1]
 
 
@@ -200,10 +204,10 @@ def test_a_cancelled_image_leaves_the_queue_at_once(make, device, counts):
     """Nobody computes for a client that has gone, and its place is free."""
     batcher = make(max_batch=8)
     occupy(batcher, device)
-    answers = [batcher.submit(image(n)) for n in range(3)]
-    assert counts.depth == 3
+    answers = [submit(batcher, image(n)) for n in range(3)]
+    assert batcher.depth == 3
     assert answers[1].cancel()
-    assert counts.depth == 2
+    assert batcher.depth == 2
     device.open.set()
     assert [score_of(answers[0]), score_of(answers[2])] == [0, 2]
     assert device.batches == [[999], [0, 2]]
@@ -216,7 +220,7 @@ def test_a_cancelled_image_on_the_device_harms_nobody(make, device):
     batcher = make(max_batch=2)
     running = occupy(batcher, device)
     assert not running.cancel()
-    waiting = batcher.submit(image(3))
+    waiting = submit(batcher, image(3))
     device.open.set()
     assert score_of(waiting) == 3
 
@@ -226,7 +230,7 @@ def test_only_the_culprit_of_a_failed_batch_fails(make, device, counts):
     batcher = make(max_batch=8)
     device.poison[2] = RuntimeError("no such kernel")
     occupy(batcher, device)
-    answers = [batcher.submit(image(n)) for n in range(4)]
+    answers = [submit(batcher, image(n)) for n in range(4)]
     device.open.set()
     assert [score_of(answers[n]) for n in (0, 1, 3)] == [0, 1, 3]
     with pytest.raises(InferenceError) as caught:
@@ -234,7 +238,7 @@ def test_only_the_culprit_of_a_failed_batch_fails(make, device, counts):
     assert "no such kernel" not in str(caught.value)
     assert "no such kernel" in str(caught.value.__cause__)
     assert counts.failed == [4, 1]
-    assert score_of(batcher.submit(image(7))) == 7
+    assert score_of(submit(batcher, image(7))) == 7
 
 
 def test_an_answer_that_is_no_number_fails_alone(make, device):
@@ -242,7 +246,7 @@ def test_an_answer_that_is_no_number_fails_alone(make, device):
     batcher = make(max_batch=8)
     device.not_finite.add(1)
     occupy(batcher, device)
-    answers = [batcher.submit(image(n)) for n in range(3)]
+    answers = [submit(batcher, image(n)) for n in range(3)]
     device.open.set()
     with pytest.raises(ImageInferenceError):
         answers[1].result(WAIT_S)
@@ -250,11 +254,11 @@ def test_an_answer_that_is_no_number_fails_alone(make, device):
 
 
 def test_nobody_waits_for_a_dead_thread(make, device, caplog):
-    """If the inference thread dies, all who wait are told, liveness fails, and nobody new is let in."""
+    """If an inference thread dies, all who wait are told, liveness fails, and nobody new is let in."""
     batcher = make(max_batch=1)
-    device.poison[1] = SystemExit("killed")
+    device.poison |= {number: SystemExit("killed") for number in (1, 2, 3, 4)}
     occupy(batcher, device)
-    answers = [batcher.submit(image(n)) for n in (1, 2, 3, 4)]
+    answers = [submit(batcher, image(n)) for n in (1, 2, 3, 4)]
     assert batcher.is_alive
     device.open.set()
     for answer in answers:
@@ -262,20 +266,20 @@ def test_nobody_waits_for_a_dead_thread(make, device, caplog):
             answer.result(WAIT_S)
     until(lambda: not batcher.is_alive)
     with pytest.raises(NotReadyError):
-        batcher.submit(image(5))
-    assert "the thread runner died" in caplog.text
+        submit(batcher, image(5))
+    assert "the thread lane-" in caplog.text
 
 
 def test_stopping_answers_what_waits(make, device):
     """Work that was taken is finished; work that comes later is refused."""
     batcher = make(max_batch=2)
     first = occupy(batcher, device)
-    answers = [batcher.submit(image(n)) for n in range(5)]
+    answers = [submit(batcher, image(n)) for n in range(5)]
     stopper = threading.Thread(target=batcher.stop, args=(WAIT_S,))
     stopper.start()
     until(lambda: batcher._is_stopping)
     with pytest.raises(NotReadyError):
-        batcher.submit(image(9))
+        submit(batcher, image(9))
     device.open.set()
     stopper.join()
     assert [score_of(answer) for answer in [first, *answers]] == [999, 0, 1, 2, 3, 4]
@@ -286,7 +290,7 @@ def test_stopping_does_not_wait_forever(make, device):
     """A device that hangs does not keep the process; those who wait are told."""
     batcher = make(max_batch=1)
     occupy(batcher, device)
-    waiting = [batcher.submit(image(n)) for n in range(3)]
+    waiting = [submit(batcher, image(n)) for n in range(3)]
     batcher.stop(timeout_s=0.1)
     for answer in waiting:
         with pytest.raises(NotReadyError):
@@ -297,8 +301,53 @@ def test_times_are_told(make, device):
     """An answer says how long its image queued and how long the forward pass took."""
     batcher = make(max_batch=1)
     occupy(batcher, device)
-    answer = batcher.submit(image(1))
+    answer = submit(batcher, image(1))
     time.sleep(0.05)
     device.open.set()
     assert answer.result(WAIT_S).queue_s >= 0.05
     assert 0 <= answer.result(WAIT_S).inference_s < WAIT_S
+
+
+class TestLanes:
+    """A device that runs several batches side by side."""
+
+    def test_an_image_that_finds_all_of_them_free_has_all(self, make, device):
+        """It runs alone; what comes meanwhile waits for it, and then has lanes of its own."""
+        batcher = make(lanes=2, max_batch=8)
+        first = occupy(batcher, device, 900)
+        assert device.alone == [True]
+        second, third = submit(batcher, image(1)), submit(batcher, image(2))
+        time.sleep(0.05)
+        assert len(device.alone) == 1
+        device.open.set()
+        assert [score_of(answer) for answer in (first, second, third)] == [900, 1, 2]
+
+    def test_run_side_by_side(self, make, device):
+        """Images that come together are scored at the same time, each lane with its share."""
+        batcher = make(lanes=2, max_batch=8, max_delay_s=0.2)
+        device.open.clear()
+        answers = [submit(batcher, image(n)) for n in range(4)]
+        until(lambda: len(device.alone) == 2)  # both are on the device, which is closed
+        assert device.alone == [False, False]
+        device.open.set()
+        assert [score_of(answer) for answer in answers] == [0, 1, 2, 3]
+        assert sorted(map(sorted, device.batches)) == [[0, 1], [2, 3]]
+
+    def test_do_not_overwrite_each_other(self, make, device):
+        """Every image gets its own answer, however many threads submit and however many lanes score."""
+        batcher = make(lanes=3, max_batch=5)
+        with ThreadPoolExecutor(8) as pool:
+            scores = list(pool.map(lambda n: score_of(submit(batcher, image(n))), range(3000)))
+        assert scores == list(range(3000))
+
+    def test_all_end(self, make, device):
+        """Stopping finishes what every lane runs, and what waits."""
+        batcher = make(lanes=3, max_batch=2)
+        device.open.clear()
+        answers = [submit(batcher, image(n)) for n in range(20)]
+        stopper = threading.Thread(target=batcher.stop, args=(WAIT_S,))
+        stopper.start()
+        device.open.set()
+        stopper.join()
+        assert [score_of(answer) for answer in answers] == list(range(20))
+        assert batcher.has_ended

@@ -171,10 +171,10 @@ class Poisoned(Scorer):
 
     error: BaseException = RuntimeError("illegal instruction at 0xdeadbeef")
 
-    def score(self, pixels):
+    def score(self, pixels, *, alone=True):
         if bool((pixels == 255).all(dim=(1, 2, 3)).any()):
             raise self.error
-        return super().score(pixels)
+        return super().score(pixels, alone=alone)
 
 
 def white_image() -> bytes:
@@ -268,7 +268,7 @@ def test_a_failed_warm_up_does_not_serve(tiny_artifact, caplog):
     """A server whose network fails on a plain batch does not start."""
 
     class Broken(Scorer):
-        def score(self, pixels):
+        def score(self, pixels, *, alone=True):
             raise RuntimeError("no kernel image")
 
     app = create_app(Broken.load(tiny_artifact, torch.device("cpu")), Settings())
@@ -312,8 +312,8 @@ def test_counts_add_up(start, scorer):
 
 
 def test_one_log_line_a_request_with_its_id(start, scorer, caplog):
-    """The access log is structured and carries the request's id, route, status and duration."""
-    caplog.set_level("INFO")
+    """The access log is structured and carries the request's id, route, status and duration; failures stand out."""
+    caplog.set_level("DEBUG")
     app = start(scorer)
     post(app.url, {"X-Request-ID": "find-me"})
 
@@ -322,8 +322,11 @@ def test_one_log_line_a_request_with_its_id(start, scorer, caplog):
 
     until(lines)  # it is written after the answer is sent
     (record,) = lines()
-    assert (record.status, record.method) == (200, "POST")
+    assert (record.status, record.method, record.levelname) == (200, "POST", "DEBUG")
     assert record.duration_ms > 0
+    httpx.post(f"{app.url}/v1/predict", content=b"no image", headers=JPEG)
+    until(lambda: len(lines()) == 2)
+    assert (lines()[1].status, lines()[1].levelname) == (415, "INFO")
 
 
 def test_a_hung_device_fails_liveness(start, gated, pool):

@@ -249,3 +249,14 @@ def test_a_forward_pass_that_outlasts_the_drain(tiny_artifact):
         assert server.terminate() == 0
         assert time.monotonic() - started < 8
         assert [answer.result().status_code for answer in answers] == [503] * 4
+
+
+def test_another_engine_says_what_it_changes():
+    """`--engine` serves with another engine than the artifact's, and tells by how much the probes' scores differ."""
+    with running_server("--engine", "openvino") as server:
+        answer = httpx.post(f"{server.url}/v1/predict", content=SAMPLE.read_bytes(), headers=JPEG, timeout=30)
+        assert answer.status_code == 200
+        (told,) = [line for line in server.log if "probe images" in line]
+        assert "calibrated with eager:float32, served with openvino:float32" in told
+        assert float(told.split()[-1]) < 1e-3
+        assert server.terminate() == 0

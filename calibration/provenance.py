@@ -1,0 +1,69 @@
+"""What an artifact says of the run that made it."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+from scoring import conformal
+from scoring.classifier import Classifier
+from scoring.metadata import ClassifierReference, DataCounts, Digests, Metadata, Method, OperatingPoint, Provenance
+from scoring.types import ClassCounts
+
+if TYPE_CHECKING:
+    from calibration.job import Job
+
+RECORDED_PACKAGES = ("line-ood", "torch", "torchvision", "numpy", "numba", "openvino", "pillow", "simplejpeg")
+
+
+def versions() -> dict[str, str]:
+    """Of everything that can change a number, and is installed."""
+    found = {"python": platform.python_version()}
+    for name in RECORDED_PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def describe(
+    job: Job,
+    classifier: Classifier,
+    digests: Digests,
+    method: Method,
+    counts: ClassCounts,
+    scores: conformal.FloatArray,
+    unreadable: int,
+) -> Metadata:
+    """The artifact's metadata.
+
+    Raises:
+        TooFewImagesError: there are too few `scores` for one of the job's rates.
+    """
+    return Metadata(
+        method=method,
+        operating_points=[
+            OperatingPoint(name=name, alpha=alpha, threshold=conformal.threshold(scores, alpha))
+            for name, alpha in job.alphas.items()
+        ],
+        classifier=ClassifierReference(
+            spec=job.spec,
+            class_names=list(job.class_names or job.mask_images.class_folders),
+            class_folders=list(job.mask_images.class_folders),
+            feature_count=classifier.head.weight.shape[1],
+        ),
+        preprocess=classifier.preprocess,
+        engine=classifier.choice,
+        digests=digests,
+        data=DataCounts(
+            mask_images=int(counts.sum()),
+            calibration_images=len(scores),
+            unreadable=unreadable,
+            classes_without_images=int((counts == 0).sum()),
+        ),
+        provenance=Provenance(
+            command=job.command, created=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions()
+        ),
+    )

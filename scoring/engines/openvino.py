@@ -1,0 +1,90 @@
+"""The backbone through OpenVINO's CPU plug-in.
+
+Compiled twice: `wide` spends all cores on one batch, for when nothing else runs; `narrow` gives each of several
+batches its own share of the cores, which wastes nothing on waiting for the slowest core. The two never run together.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from functools import partial
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+from scoring.backbone import Backbone
+from scoring.cores import usable_cores
+from scoring.engines.engine import Precision
+from scoring.errors import EngineError
+from scoring.types import Features, PixelBatch
+
+MAX_LANES = 8  # each holds activations of its own
+
+
+class OpenVinoEngine:
+    """Runs batches of any size, each thread with inference requests of its own.
+
+    Args:
+        backbone: on the CPU, in float32; OpenVINO converts.
+        pixels: two images of the size that will come, to trace the network with.
+        precision: what OpenVINO computes in.
+        cores: how many to use.
+
+    Raises:
+        EngineError: openvino is not installed, or cannot read the network.
+    """
+
+    def __init__(self, backbone: Backbone, pixels: PixelBatch, precision: Precision, cores: int | None = None) -> None:
+        try:
+            import openvino  # noqa: PLC0415 - optional
+        except ImportError as error:
+            raise EngineError("the engine 'openvino' needs openvino: pip install 'line-ood[cpu]'") from error
+        cores = cores or usable_cores()
+        self.lanes = min(cores, MAX_LANES)
+        model = _convert(backbone, pixels)
+        compile_model = partial(openvino.Core().compile_model, model, "CPU")
+        hints = {
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_NUM_THREADS": cores,
+            "ENABLE_CPU_PINNING": False,  # the decoders and the event loop need the same cores
+        }
+        self._wide = compile_model({**hints, "NUM_STREAMS": 1, "PERFORMANCE_HINT": "LATENCY"})
+        self._narrow = compile_model({**hints, "NUM_STREAMS": self.lanes, "PERFORMANCE_HINT": "THROUGHPUT"})
+        self._own = threading.local()
+
+    def features(self, pixels: PixelBatch, *, alone: bool = True) -> Features:
+        """Run a batch."""
+        if not hasattr(self._own, "requests"):
+            self._own.requests = (self._narrow.create_infer_request(), self._wide.create_infer_request())
+        request = self._own.requests[alone]
+        channels_last = pixels.permute(0, 2, 3, 1).contiguous().numpy()  # as decoders and the queue leave them
+        outputs = request.infer([channels_last], share_inputs=True)  # the output is copied
+        return torch.from_numpy(outputs[0])
+
+
+class _ChannelsLast(nn.Module):
+    """Takes pixels as (batch, height, width, 3)."""
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, pixels: UInt8[Tensor, "batch height width 3"]) -> Features:
+        features: Features = self.backbone(pixels.permute(0, 3, 1, 2))
+        return features
+
+
+def _convert(backbone: Backbone, pixels: PixelBatch) -> object:
+    import openvino  # noqa: PLC0415 - optional
+
+    example = pixels.permute(0, 2, 3, 1).contiguous()
+    shape = openvino.PartialShape([-1, *example.shape[1:]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer's advice to whoever wrote the network
+        try:
+            return openvino.convert_model(_ChannelsLast(backbone), example_input=example, input=[shape])
+        except Exception as error:  # whatever the tracer or the converter raises, the network is not for them
+            reason = " ".join(str(error).split())[:300]
+            raise EngineError(f"OpenVINO cannot read the network: {reason}") from error
