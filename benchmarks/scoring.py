@@ -10,7 +10,6 @@ needs a C++ compiler) are timed in turn. OUT gets scoring.json and scoring.png.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import sys
 import time
@@ -97,12 +96,18 @@ def by_gathered_floors(
 
 
 def peak_memory(batch: int) -> float:
-    """MB by which the process grows while scoring a first batch, the kernels already compiled."""
-    make_detector(make_head(10, 16)).score(make_features(16, 2))
+    """MB that the process needs while it scores a batch, beyond what it had; the kernels are compiled before."""
     detector, features = make_detector(make_head(K, D)), make_features(D, batch)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    detector.score(features[:1])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from here
+    before = _memory("VmRSS")
     detector.score(features)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return (_memory("VmHWM") - before) / 1024
+
+
+def _memory(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
 
 
 def seconds_of(classes: int, features: int, batch: int) -> float:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from calibration.dataset import LabelledImages, list_images
-from calibration.loader import Pass, walk
 from calibration.separation import Separation, mean_separation, separate
+from calibration.walk import Pass, walk
 from scoring import conformal, methods
 from scoring.conformal import FloatArray
 from scoring.errors import DatasetError
 from scoring.scorer import NOT_FINITE, Scorer
-from scoring.types import PixelBatch
+from scoring.types import Features
 
 METHODS = ("line", "msp", "energy")
 
@@ -113,8 +114,7 @@ def score_folder(scorer: Scorer, folder: Path, title: str) -> ScoredFolder:
     predicted: list[npt.NDArray[np.int64]] = []
     read: list[Path] = []
     record = Pass()
-    for indices, pixels in walk(paths, scorer.classifier.preprocess, title, record):
-        scores, classes = _score(scorer, pixels)
+    for indices, (scores, classes) in walk(paths, scorer.classifier, partial(_score, scorer), title, record):
         finite: npt.NDArray[np.bool_] = np.logical_and.reduce([np.isfinite(values) for values in scores.values()])
         for method, values in scores.items():
             chunks[method].append(values[finite])
@@ -127,8 +127,8 @@ def score_folder(scorer: Scorer, folder: Path, title: str) -> ScoredFolder:
     return ScoredFolder(scores, np.concatenate(predicted), read, record.unreadable)
 
 
-def _score(scorer: Scorer, pixels: PixelBatch) -> tuple[dict[str, FloatArray], npt.NDArray[np.int64]]:
-    logits, ood_scores = scorer.detector.score(scorer.classifier.features(pixels))
+def _score(scorer: Scorer, features: Features) -> tuple[dict[str, FloatArray], npt.NDArray[np.int64]]:
+    logits, ood_scores = scorer.detector.score(features)
     logits = logits.double()  # MSP of a sure network would tie at 0 in float32
     scores = {
         "line": ood_scores.double().cpu().numpy(),

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from calibration import partial
 from calibration.dataset import LabelledImages
-from calibration.loader import BATCH_SIZE, Pass
+from calibration.loader import batch_size_on
 from calibration.masks import build_masks, choose_method
 from calibration.partial import Partial
 from calibration.passes import collect_statistics, score_holdout
 from calibration.provenance import describe, versions
 from calibration.settings import LineSettings
 from calibration.statistics import FeatureStatistics
+from calibration.walk import Pass
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier
@@ -102,7 +103,8 @@ def _check_alphas(job: Job) -> None:
 
 
 def _masks_depend_on(job: Job, classifier: Classifier, digests: Digests) -> Iterator[str]:
-    yield f"{digests} {classifier.choice} {classifier.device.type} {BATCH_SIZE} {versions()}"
+    device = classifier.device
+    yield f"{digests} {classifier.choice} {device.type} {batch_size_on(device)} {versions()}"
     yield from partial.describe(job.mask_images)
 
 

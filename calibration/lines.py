@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from calibration.dataset import list_images
-from calibration.loader import read_batches
+from calibration.loader import batch_size_on, read_batches
 from scoring.errors import DatasetError
 from scoring.metadata import OperatingPoint
 from scoring.scorer import NOT_FINITE, ImageScore, Scorer
@@ -28,7 +28,8 @@ def expand(arguments: Sequence[str]) -> list[Path]:
 
 def score_lines(scorer: Scorer, paths: Sequence[Path], point: OperatingPoint) -> Iterator[dict[str, object]]:
     """Score files in order; a file that cannot be read gets a line with its `error`."""
-    for batch in read_batches(paths, scorer.classifier.preprocess):
+    classifier = scorer.classifier
+    for batch in read_batches(paths, classifier.preprocess, batch_size=batch_size_on(classifier.device)):
         scores = [] if batch.pixels is None else scorer.score(batch.pixels)
         answers = dict(zip(batch.indices, scores, strict=True)) | batch.unreadable
         yield from (_line(scorer, paths[index], answers[index], point) for index in sorted(answers))

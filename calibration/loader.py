@@ -10,15 +10,15 @@ from itertools import islice
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
 from scoring.cores import usable_cores
-from scoring.errors import DatasetError, ImageError
+from scoring.errors import ImageError
 from scoring.preprocess import Preprocess
 from scoring.types import PixelBatch, Pixels
 
-BATCH_SIZE = 32
-AHEAD = 3 * BATCH_SIZE  # images decoded or waiting to be: enough to hide a slow file, little enough to forget
+CPU_BATCH_SIZE = 8  # larger ones leave the caches, and make the allocator ask for fresh pages in every layer
+GPU_BATCH_SIZE = 32
+AHEAD = 96  # images decoded or waiting to be: enough to hide a slow file, little enough to forget
 
 
 @dataclass
@@ -36,51 +36,9 @@ class Batch:
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
-@dataclass
-class Pass:
-    """What one pass over files has met so far.
-
-    Attributes:
-        done: how many of them, in their order, are behind it: where it would go on.
-        seen: images among these.
-        correct: images among these that the classifier named rightly, where somebody counts.
-        unreadable: reason by file, of the others.
-    """
-
-    done: int = 0
-    seen: int = 0
-    correct: int = 0
-    unreadable: dict[Path, str] = field(default_factory=dict)
-
-    @property
-    def accuracy(self) -> float:
-        """Top-1 accuracy of the classifier on the images that could be read."""
-        return self.correct / self.seen
-
-
-def walk(
-    paths: Sequence[Path], preprocess: Preprocess, title: str, record: Pass
-) -> Iterator[tuple[list[int], PixelBatch]]:
-    """Go through what `record` has left of the files, under a progress bar, noting in it what is met.
-
-    Returns:
-        indices of the files of a batch that are images, and their pixels; never none.
-
-    Raises:
-        DatasetError: no image at all could be read.
-    """
-    with tqdm(total=len(paths), initial=record.done, desc=title, unit="image", disable=None) as progress:
-        for batch in read_batches(paths, preprocess, start=record.done):
-            count = len(batch.indices) + len(batch.unreadable)
-            record.done += count
-            record.seen += len(batch.indices)
-            record.unreadable |= {paths[index]: reason for index, reason in batch.unreadable.items()}
-            if batch.pixels is not None:
-                yield batch.indices, batch.pixels
-            progress.update(count)
-    if not record.seen:
-        path, reason = next(iter(record.unreadable.items()))
-        raise DatasetError(f"none of the {len(paths)} files could be read as an image; the first, {path}: {reason}")
+def batch_size_on(device: torch.device) -> int:
+    """How many images to run at once."""
+    return CPU_BATCH_SIZE if device.type == "cpu" else GPU_BATCH_SIZE
 
 
 def read_batches(
@@ -88,7 +46,7 @@ def read_batches(
     preprocess: Preprocess,
     *,
     start: int = 0,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int = CPU_BATCH_SIZE,
     workers: int | None = None,
 ) -> Iterator[Batch]:
     """Read files in order, from the `start`-th on.

@@ -23,7 +23,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from calibration.dataset import LabelledImages
-from calibration.loader import Pass
+from calibration.walk import Pass
 
 SAVE_EVERY_S = 30.0
 LARGEST_SHARE = 0.02  # of the time that may go into saving: a slow disk is written to less often
@@ -62,7 +62,7 @@ class Partial:
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 - no mapping
             if stored["key"] == self.key:
                 return _from_json(stored["pass"]), tensors
-            reason = "of other images, another classifier, other settings or versions"
+            reason = "of other images, another classifier or engine, other settings or versions"
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             reason = f"cannot be read ({error})"
         self.warnings.append(f"{self._path}: the partial calibration found there is {reason}; it was begun anew")

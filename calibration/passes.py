@@ -12,15 +12,18 @@ import torch
 from jaxtyping import Bool
 
 from calibration.dataset import LabelledImages
-from calibration.loader import Pass, walk
 from calibration.partial import Partial
-from calibration.statistics import FeatureStatistics, top_1
+from calibration.statistics import FeatureStatistics
+from calibration.walk import Pass, walk
 from scoring.classifier import Classifier
 from scoring.conformal import FloatArray
 from scoring.detector import LineDetector
 from scoring.errors import DatasetError
+from scoring.types import Classes, Features
 
 NAMED = 5  # files that an error names
+
+Finite = Bool[np.ndarray, "batch"]
 
 
 def collect_statistics(
@@ -32,16 +35,20 @@ def collect_statistics(
         DatasetError: no image can be read, or the features of one are not finite.
     """
     statistics, record = FeatureStatistics(*classifier.head.weight.shape), Pass()
-    if found := partial.load():
-        record, tensors = found
+    if left := partial.load():
+        record, tensors = left
         statistics = FeatureStatistics.from_tensors(tensors)
-    for indices, pixels in walk(images.paths, classifier.preprocess, "masks", record):
-        features, logits = classifier.forward(pixels)
-        features = features.float().cpu()
+
+    @torch.inference_mode()
+    def run(features: Features) -> tuple[Features, Classes]:
+        logits = torch.addmm(classifier.head.bias, features, classifier.head.weight.T)
+        return features.cpu(), logits.argmax(1).cpu()
+
+    for indices, (features, predicted) in walk(images.paths, classifier, run, "masks", record):
         _refuse_unless(np.isfinite(features.numpy()).all(1), images, indices)
         labels = images.labels(indices)
         statistics.update(features, labels)
-        record.correct += top_1(logits, labels)
+        record.correct += int((predicted == labels).sum())
         partial.save_if_due(record, statistics.tensors)
     return statistics, record
 
@@ -55,21 +62,24 @@ def score_holdout(
         DatasetError: no image can be read, or the score of one is not finite.
     """
     record, scores = Pass(), [np.empty(0)]
-    if found := partial.load():
-        record, tensors = found
+    if left := partial.load():
+        record, tensors = left
         scores = [tensors["scores"].numpy()]
-    for indices, pixels in walk(images.paths, classifier.preprocess, "thresholds", record):
-        logits, ood_scores = detector.score(classifier.features(pixels))
-        logits, ood_scores = logits.cpu(), ood_scores.double().cpu()
-        finite = np.isfinite(logits.numpy()).all(1) & np.isfinite(ood_scores.numpy())
+
+    def run(features: Features) -> tuple[FloatArray, Finite, Classes]:
+        logits, ood_scores = detector.score(features)
+        found = ood_scores.double().cpu().numpy()
+        return found, logits.isfinite().all(1).cpu().numpy() & np.isfinite(found), logits.argmax(1).cpu()
+
+    for indices, (found, finite, predicted) in walk(images.paths, classifier, run, "thresholds", record):
         _refuse_unless(finite, images, indices)
-        scores.append(ood_scores.numpy())
-        record.correct += top_1(logits, images.labels(indices))
+        scores.append(found)
+        record.correct += int((predicted == images.labels(indices)).sum())
         partial.save_if_due(record, lambda: {"scores": torch.from_numpy(np.concatenate(scores))})
     return np.sort(np.concatenate(scores)), record
 
 
-def _refuse_unless(finite: Bool[np.ndarray, "batch"], images: LabelledImages, indices: Sequence[int]) -> None:
+def _refuse_unless(finite: Finite, images: LabelledImages, indices: Sequence[int]) -> None:
     if finite.all():
         return
     bad = [str(images.items[index][0]) for index, good in zip(indices, finite, strict=True) if not good]

@@ -109,8 +109,3 @@ def _edges(place: int) -> tuple[float, float]:
 def _from_ordered(ordered: int) -> float:
     bits = ordered if ordered >= 0 else -(2**31) - ordered
     return float(np.array([bits], dtype=np.int64).astype(np.int32).view(np.float32)[0])
-
-
-def top_1(logits: Tensor, labels: Classes) -> int:
-    """Number of images whose most probable class is the right one."""
-    return int((logits.argmax(1).cpu() == labels).sum())

@@ -1,14 +1,14 @@
 """Single images in, batches through the device, single answers out.
 
-The device runs one or several batches side by side: it has so many lanes. Each thread takes what waits, packs it and
-scores it; there is one thread more than lanes, so that a full batch can be packed while the device works. Late
+The device runs one or several batches side by side: it has so many lanes. A thread takes what waits, reads it into its
+buffer and scores it. There are at least two threads, so that a full batch can be read while the device works; late
 arrivals still join a batch that is not full. No timer delays an idle device unless asked.
 
-    submit ─▶ waiting ─(take, pack, wait for a lane, score)─▶ future of each image
+    submit ─▶ waiting ─(take, read, score)─▶ future of each image
 
 A batch that finds the whole device free and leaves nobody waiting runs alone, on all of it.
-A future that is cancelled while it waits leaves the queue at once. A batch that fails is scored again image by
-image, so that only the culprit fails.
+A future that is cancelled while it waits leaves the queue at once. An image that cannot be read fails alone. A batch
+that fails is scored again image by image, so that only the culprit fails.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -29,12 +29,14 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from scoring.errors import LineOodError
 from scoring.scorer import NOT_FINITE, ImageScore
 from scoring.types import PixelBatch, Pixels
-from service.problems import ImageInferenceError, InferenceError, NotReadyError
+from service.problems import DecodingError, ImageInferenceError, InferenceError, NotReadyError
 
 log = logging.getLogger(__name__)
 
+Read = Callable[[], Pixels]  # one image, from wherever it is
 Room = UInt8[Tensor, "room 3 height width"]  # for a batch, of which some is filled
 
 
@@ -69,10 +71,11 @@ class Observer(Protocol):
 
 @dataclass(eq=False, slots=True)
 class _Entry:
-    pixels: Pixels
+    read: Read
     answer: Future[Answer]
     decode_s: float
     queued_at: float = field(default_factory=time.monotonic)
+    read_s: float = 0  # of its batch
 
 
 class Batcher:
@@ -104,11 +107,12 @@ class Batcher:
         self._max_batch = max_batch
         self._max_delay_s = max_delay_s
         self._lanes = lanes
-        self._turn = threading.Lock()  # one thread at a time takes, packs and waits for a lane
-        self._changed = threading.Condition()  # whoever has the turn waits on it, nobody else
+        self._turn = threading.Lock()  # one thread at a time waits for images
+        self._changed = threading.Condition()
         self._waiting: deque[_Entry] = deque()
         self._unanswered: set[_Entry] = set()
         self._free_lanes = lanes
+        self._is_ahead = False  # a full batch has been taken, and waits for a lane: nobody may overtake it
         self._running_since: dict[int, float] = {}  # by thread
         self._is_stopping = False
         self._threads = [
@@ -118,7 +122,7 @@ class Batcher:
                 name=f"lane-{number}",
                 daemon=True,
             )
-            for number in range(lanes + 1)
+            for number in range(max(lanes, 2))
         ]
 
     def start(self) -> None:
@@ -166,24 +170,24 @@ class Batcher:
         """Whether no thread runs."""
         return not any(thread.is_alive() for thread in self._threads)
 
-    def submit(self, pixels: Pixels, answer: Future[Answer], *, decode_s: float = 0) -> None:
+    def submit(self, read: Read, answer: Future[Answer], *, decode_s: float = 0) -> None:
         """Queue one image; `answer` is the caller's, who may cancel it.
 
         Args:
-            pixels: the image.
+            read: gives the image, or raises why there is none; called once, in the thread that scores it.
             answer: where its answer or its error goes.
             decode_s: how long the image took to get here, told with the answer.
 
         Raises:
             NotReadyError: the threads are gone or about to go.
         """
-        entry = _Entry(pixels, answer, decode_s)
+        entry = _Entry(read, answer, decode_s)
         with self._changed:
             if self._is_stopping or not self.is_alive:
                 raise NotReadyError("the server does not score images any more")
             self._waiting.append(entry)
             self._unanswered.add(entry)
-            self._changed.notify()
+            self._changed.notify_all()
         answer.add_done_callback(lambda _: self._forget(entry))
 
     def _forget(self, entry: _Entry) -> None:
@@ -197,32 +201,36 @@ class Batcher:
         try:
             while True:
                 with self._turn:
-                    entries = self._take()
-                    if not entries:
-                        return
-                    pixels = _pack(entries, buffer)
-                    lanes = self._occupy(len(entries))
+                    entries, lanes = self._take()
+                if not entries:
+                    return
                 try:
-                    self._answer(entries, pixels, alone=lanes == self._lanes)
+                    entries, pixels = _read(entries, buffer)
+                    lanes = lanes or self._wait_for_lane()
+                    if entries:
+                        self._answer(entries, pixels, alone=lanes == self._lanes)
                 finally:
                     self._vacate(lanes)
         except BaseException:
             log.exception("the thread %s died", threading.current_thread().name)
             self.abandon()
 
-    def _take(self) -> list[_Entry]:
-        """Wait for images, and take them off the queue; none means that the end has come."""
+    def _take(self) -> tuple[list[_Entry], int]:
+        """Wait for images; take them off the queue, with the lanes that are for them, none where all are busy.
+
+        No images mean that the end has come.
+        """
         with self._changed:
             while True:
                 while not self._may_take():
                     if self._is_stopping and not self._waiting:
-                        return []
+                        return [], 0
                     self._changed.wait(self._patience())
                 if entries := self._pop(self._share()):
-                    return entries
+                    return entries, self._hold(len(entries))
 
     def _may_take(self) -> bool:
-        if not self._waiting:
+        if not self._waiting or self._is_ahead:
             return False
         if len(self._waiting) >= self._max_batch:
             return True  # no late arrival could join: prepare it while the device works
@@ -236,7 +244,7 @@ class Batcher:
 
     def _patience(self) -> float | None:
         """How long to sleep unless woken; None for as long as nothing changes."""
-        return self._delay_left() if self._waiting and self._free_lanes else None
+        return self._delay_left() if self._waiting and self._free_lanes and not self._is_ahead else None
 
     def _delay_left(self) -> float:
         return self._waiting[0].queued_at + self._max_delay_s - time.monotonic()
@@ -249,21 +257,27 @@ class Batcher:
                 entries.append(entry)
         return entries
 
-    def _occupy(self, count: int) -> int:
-        """Wait for a lane. A batch smaller than their number that finds them free, and nobody waiting, has all."""
+    def _hold(self, count: int) -> int:
+        """One lane; all of them for a batch smaller than their number that finds them free, and nobody waiting."""
+        is_small = count < self._lanes and not self._waiting
+        lanes = self._lanes if is_small and self._free_lanes == self._lanes else min(self._free_lanes, 1)
+        self._free_lanes -= lanes
+        self._is_ahead = not lanes
+        if lanes:
+            self._running_since[threading.get_ident()] = time.monotonic()
+        return lanes
+
+    def _wait_for_lane(self) -> int:
         with self._changed:
             self._changed.wait_for(lambda: self._free_lanes > 0)
-            is_small = count < self._lanes and not self._waiting
-            lanes = self._lanes if is_small and self._free_lanes == self._lanes else 1
-            self._free_lanes -= lanes
-            self._running_since[threading.get_ident()] = time.monotonic()
-            return lanes
+            self._changed.notify_all()
+            return self._hold(self._lanes)
 
     def _vacate(self, lanes: int) -> None:
         with self._changed:
             self._free_lanes += lanes
-            del self._running_since[threading.get_ident()]
-            self._changed.notify()
+            self._running_since.pop(threading.get_ident(), None)
+            self._changed.notify_all()
 
     def _answer(self, entries: list[_Entry], pixels: PixelBatch, alone: bool) -> None:
         started = time.monotonic()
@@ -278,7 +292,8 @@ class Batcher:
         self._observer.batch_scored(len(entries), seconds)
         for entry, score in zip(entries, scores, strict=True):
             if score.is_finite:
-                settle(entry.answer, Answer(score, entry.decode_s, started - entry.queued_at, seconds))
+                queue_s = started - entry.queued_at - entry.read_s
+                settle(entry.answer, Answer(score, entry.decode_s + entry.read_s, queue_s, seconds))
             else:
                 settle(entry.answer, ImageInferenceError(NOT_FINITE))
 
@@ -297,11 +312,26 @@ def _channels_last(count: int, size: tuple[int, int], pin_memory: bool) -> Room:
     return torch.empty(count, *size, 3, dtype=torch.uint8, pin_memory=pin_memory).permute(0, 3, 1, 2)
 
 
-def _pack(entries: list[_Entry], buffer: Room) -> PixelBatch:
-    """Copy images side by side. By numpy: torch would wake a team of threads, and wait for it on busy cores."""
-    for place, entry in zip(buffer.numpy(), entries, strict=False):
-        np.copyto(place, entry.pixels.numpy())
-    return buffer[: len(entries)]
+def _read(entries: list[_Entry], buffer: Room) -> tuple[list[_Entry], PixelBatch]:
+    """Read images side by side, and answer those that cannot be read.
+
+    Copied by numpy: torch would wake a team of threads, and wait for it on busy cores.
+    """
+    started = time.monotonic()
+    places, good = buffer.numpy(), list[_Entry]()
+    for entry in entries:
+        try:
+            np.copyto(places[len(good)], entry.read().numpy())
+        except LineOodError as error:
+            settle(entry.answer, error)
+        except Exception:
+            log.exception("decoding an image failed")
+            settle(entry.answer, DecodingError("the server failed to decode this image"))
+        else:
+            good.append(entry)
+    for entry in good:
+        entry.read_s = time.monotonic() - started
+    return good, buffer[: len(good)]
 
 
 def settle(answer: Future[Answer], outcome: Answer | Exception) -> None:

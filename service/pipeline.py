@@ -10,12 +10,14 @@ import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import torch
 
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
-from service.batcher import Answer, Batcher, settle
+from scoring.types import Pixels
+from service.batcher import Answer, Batcher, Read, settle
 from service.bodies import Encoded
 from service.metrics import Metrics
 from service.problems import DecodingError, NotReadyError, QueueFullError
@@ -52,14 +54,17 @@ class Pipeline:
         self._settings = settings
         self._metrics = metrics
         self._batch_seconds = 0.0  # of the latest forward pass
-        self._pool = ThreadPoolExecutor(settings.decode_workers, thread_name_prefix="decode")
+        engine = scorer.classifier.engine
+        self._max_batch = min(settings.max_batch, engine.useful_batch)
+        # Lanes that have a core each decode for themselves: more threads would only push each other off the cores.
+        self._pool = None if engine.lanes > 1 else ThreadPoolExecutor(settings.decode_workers, "decode")
         self._batcher = Batcher(
             scorer.score,
             scorer.classifier.preprocess.crop,
             metrics,
-            max_batch=settings.max_batch,
+            max_batch=self._max_batch,
             max_delay_s=settings.max_delay_ms / 1000,
-            lanes=scorer.classifier.engine.lanes,
+            lanes=engine.lanes,
             pin_memory=scorer.classifier.device.type == "cuda",
         )
         metrics.watch(queue_depth=lambda: self._batcher.depth, admitted=lambda: self.admitted)
@@ -76,7 +81,8 @@ class Pipeline:
         finally:
             self.drain()
             await asyncio.to_thread(self._batcher.stop, timeout_s=1)
-            self._pool.shutdown(wait=False, cancel_futures=True)
+            if self._pool is not None:
+                self._pool.shutdown(wait=False, cancel_futures=True)
 
     def drain(self) -> None:
         """Take no more work; what has been admitted is finished."""
@@ -137,8 +143,34 @@ class Pipeline:
         if isinstance(image, LineOodError):
             return image
         answer: Future[Answer] = Future()
-        self._pool.submit(self._prepare, image, answer, time.monotonic())
+        if self._pool is None:
+            self._submit(partial(self._read, image), answer)
+        else:
+            self._pool.submit(self._decode_ahead, image, answer, time.monotonic())
         return asyncio.wrap_future(answer)
+
+    def _read(self, image: bytes) -> Pixels:
+        return self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
+
+    def _decode_ahead(self, image: bytes, answer: Future[Answer], received_at: float) -> None:
+        """In a thread of the pool: decode and queue, without a way back through the event loop."""
+        if answer.cancelled():  # nobody waits for it any more
+            return
+        try:
+            pixels = self._read(image)
+        except LineOodError as error:
+            settle(answer, error)
+        except Exception:
+            log.exception("decoding an image failed")
+            settle(answer, DecodingError("the server failed to decode this image"))
+        else:
+            self._submit(lambda: pixels, answer, decode_s=time.monotonic() - received_at)
+
+    def _submit(self, read: Read, answer: Future[Answer], *, decode_s: float = 0) -> None:
+        try:
+            self._batcher.submit(read, answer, decode_s=decode_s)
+        except NotReadyError as error:
+            settle(answer, error)
 
     async def _end(self, begun: asyncio.Future[Answer] | LineOodError) -> Outcome:
         if isinstance(begun, LineOodError):
@@ -150,32 +182,19 @@ class Pipeline:
         self._batch_seconds = answer.inference_s
         return answer
 
-    def _prepare(self, image: bytes, answer: Future[Answer], received_at: float) -> None:
-        """In a decoding thread: decode and queue, without a way back through the event loop."""
-        if answer.cancelled():  # nobody waits for it any more
-            return
-        try:
-            pixels = self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
-            self._batcher.submit(pixels, answer, decode_s=time.monotonic() - received_at)
-        except LineOodError as error:
-            settle(answer, error)
-        except Exception:
-            log.exception("decoding an image failed")
-            settle(answer, DecodingError("the server failed to decode this image"))
-
     async def _warm_up(self) -> None:
         """Score batches of one and of the largest size, of noise in the size that the artifact names."""
         height, width = self.scorer.classifier.preprocess.crop
-        for count in (1, self._settings.max_batch):
+        for count in (1, self._max_batch):
             noise = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
             answers: list[Future[Answer]] = [Future() for _ in noise]
             for image, answer in zip(noise, answers, strict=True):
-                self._batcher.submit(image, answer)
+                self._batcher.submit(partial(torch.clone, image), answer)
             await asyncio.gather(*map(asyncio.wrap_future, answers))
-        log.info("warmed up with batches of 1 and %d", self._settings.max_batch)
+        log.info("warmed up with batches of 1 and %d", self._max_batch)
 
     def _queue_full(self, count: int) -> QueueFullError:
-        batches = math.ceil(self.admitted / self._settings.max_batch)
+        batches = math.ceil(self.admitted / self._max_batch)
         return QueueFullError(
             f"{self.admitted} images are waiting and {count} more do not fit into {self._settings.queue_capacity}",
             retry_after_s=max(math.ceil(batches * self._batch_seconds), 1),

@@ -51,7 +51,7 @@ class Settings(BaseSettings):
     max_pixels: Annotated[PositiveInt, Field(description="Pixels of an image, checked before it is decoded.")] = (
         MAX_PIXELS
     )
-    decode_workers: Annotated[PositiveInt, Field(description="Threads that decode; by default one a core.")] = (
+    decode_workers: Annotated[PositiveInt, Field(description="Threads that decode, by default one a core; openvino has none.")] = (
         os.cpu_count() or 1
     )
     drain_s: Annotated[

@@ -12,6 +12,7 @@ import torch
 
 from scoring.backbone import Backbone
 from scoring.engines.buckets import pad
+from scoring.engines.engine import ANY
 from scoring.errors import EngineError
 from scoring.types import Features, PixelBatch
 
@@ -28,6 +29,7 @@ class CompiledEngine:
     """
 
     lanes = 1
+    useful_batch = ANY
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         if device.type == "cpu" and not any(map(shutil.which, ("g++", "clang++", "c++"))):

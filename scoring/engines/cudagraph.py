@@ -11,6 +11,7 @@ import torch
 
 from scoring.backbone import Backbone
 from scoring.engines.buckets import bucket_of
+from scoring.engines.engine import ANY
 from scoring.errors import EngineError
 from scoring.types import Features, PixelBatch
 
@@ -35,6 +36,7 @@ class CudaGraphEngine:
     """
 
     lanes = 1
+    useful_batch = ANY
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         if device.type != "cuda":

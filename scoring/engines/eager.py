@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from scoring.backbone import Backbone
+from scoring.engines.engine import ANY
 from scoring.types import Features, PixelBatch
 
 
@@ -17,6 +18,7 @@ class EagerEngine:
     """
 
     lanes = 1
+    useful_batch = ANY
 
     def __init__(self, backbone: Backbone, device: torch.device) -> None:
         self._backbone = backbone

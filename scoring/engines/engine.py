@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -14,6 +15,7 @@ EngineName = Literal["eager", "compiled", "openvino", "cudagraph"]
 Precision = Literal["float32", "bfloat16"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+ANY = sys.maxsize
 DTYPES: dict[Precision, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -53,9 +55,11 @@ class Engine(Protocol):
 
     Attributes:
         lanes: how many threads may call `features` side by side and gain by it.
+        useful_batch: images in a batch beyond which only the answer gets later; `ANY` where each one helps.
     """
 
     lanes: int
+    useful_batch: int
 
     def features(self, pixels: PixelBatch, *, alone: bool) -> Features:
         """Run a batch.

@@ -11,8 +11,8 @@ from typing import ClassVar
 import pytest
 import torch
 
-from calibration.loader import AHEAD, BATCH_SIZE, Pass, read_batches, walk
-from scoring.errors import DatasetError
+from calibration.loader import AHEAD, read_batches
+from calibration.loader import CPU_BATCH_SIZE as BATCH_SIZE
 from scoring.preprocess import Preprocess
 from scoring.types import Pixels
 from tests.calibration.pictures import NOT_AN_IMAGE, SIDE, write_picture
@@ -163,40 +163,3 @@ def test_start(tmp_path: Path, start: int) -> None:
     ]
     assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(found, wanted, strict=True))
     assert len(READ) == sum(len(batch.indices) for batch in wanted)
-
-
-def test_walk(tmp_path: Path) -> None:
-    """A walk gives batches that hold images, and its record says, at each, what is behind it, this batch included."""
-    paths = pictures(tmp_path, 3 * BATCH_SIZE + 2)
-    bad = [paths[1], *paths[BATCH_SIZE : 2 * BATCH_SIZE], paths[-1]]
-    for path in bad:
-        path.write_bytes(NOT_AN_IMAGE)
-    record, met = Pass(), []
-    for indices, pixels in walk(paths, PREPROCESS, "title", record):
-        assert len(indices) == len(pixels)
-        met.append((indices[0], record.done, record.seen, len(record.unreadable)))
-    assert met == [
-        (0, BATCH_SIZE, BATCH_SIZE - 1, 1),
-        (2 * BATCH_SIZE, 3 * BATCH_SIZE, 2 * BATCH_SIZE - 1, BATCH_SIZE + 1),
-        (3 * BATCH_SIZE, 3 * BATCH_SIZE + 2, 2 * BATCH_SIZE, BATCH_SIZE + 2),
-    ]
-    assert list(record.unreadable) == bad
-
-
-def test_walk_on(tmp_path: Path) -> None:
-    """A walk with the record of an earlier one begins where that ended, and adds to it."""
-    paths = pictures(tmp_path, 2 * BATCH_SIZE)
-    paths[-1].write_bytes(NOT_AN_IMAGE)
-    record = Pass(done=BATCH_SIZE, seen=BATCH_SIZE - 1, unreadable={paths[0]: "why"})
-    ((indices, _),) = walk(paths, PREPROCESS, "title", record)
-    assert indices == list(range(BATCH_SIZE, 2 * BATCH_SIZE - 1))
-    assert (record.done, record.seen, list(record.unreadable)) == (64, 62, [paths[0], paths[-1]])
-
-
-def test_walk_past_nothing_but_texts(tmp_path: Path) -> None:
-    """Where no file at all is an image, the walk ends with the number of files, the first one and its reason."""
-    paths = pictures(tmp_path, 3)
-    for path in paths:
-        path.write_bytes(NOT_AN_IMAGE)
-    with pytest.raises(DatasetError, match=rf"none of the 3 files .* the first, {paths[0]}: the image is none of JPEG"):
-        list(walk(paths, PREPROCESS, "title", Pass()))

@@ -21,9 +21,10 @@ from safetensors.torch import save_file
 from calibration import loader, partial
 from calibration.dataset import LabelledImages
 from calibration.job import Calibration, Job, calibrate
-from calibration.loader import BATCH_SIZE, Pass
+from calibration.loader import CPU_BATCH_SIZE as BATCH_SIZE
 from calibration.partial import Partial, describe, discard
 from calibration.settings import LineSettings
+from calibration.walk import Pass
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
 from scoring.engines.engine import EngineChoice
@@ -32,8 +33,8 @@ from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders
 from tests.factories.tiny import CLASSES, tiny
 
 WATCHED = Path(__file__).with_name("watched.py")
-COUNT = 5 * BATCH_SIZE // 2  # files of either pass: two batches and a half
-BATCHES = 3
+BATCHES = 6
+COUNT = 45  # files of either pass: five full batches, and one that is not
 
 
 def tensors_of(artifact: Artifact) -> dict[str, bytes]:

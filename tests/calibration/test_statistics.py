@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from calibration.statistics import FeatureStatistics, top_1
+from calibration.statistics import FeatureStatistics
 
 CLASSES, FEATURES = 4, 7
 RELATIVE = 2**-12  # what `quantile` promises
@@ -172,9 +172,3 @@ def test_quantiles_ascend() -> None:
     assert quantiles == sorted(quantiles)
     assert quantiles[0] == pytest.approx(values.min().item(), rel=RELATIVE)
     assert quantiles[-1] == pytest.approx(values.max().item(), rel=RELATIVE)
-
-
-def test_top_1() -> None:
-    """Images are counted whose largest logit is at their label."""
-    logits = torch.tensor([[1.0, 2.0], [3.0, -1.0], [0.0, 0.5]])
-    assert top_1(logits, torch.tensor([1, 1, 1])) == 2

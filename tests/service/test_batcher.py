@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from scoring.errors import UndecodableError
 from scoring.scorer import ImageScore
 from service.batcher import Answer, Batcher
-from service.problems import ImageInferenceError, InferenceError, NotReadyError
+from service.problems import DecodingError, ImageInferenceError, InferenceError, NotReadyError
 
 SIZE = (2, 2)
 WAIT_S = 20
@@ -106,7 +107,7 @@ def occupy(batcher: Batcher, device: Device, number: int = 999) -> Future[Answer
 
 def submit(batcher: Batcher, pixels: torch.Tensor) -> Future[Answer]:
     answer: Future[Answer] = Future()
-    batcher.submit(pixels, answer)
+    batcher.submit(lambda: pixels, answer)
     return answer
 
 
@@ -308,6 +309,40 @@ def test_times_are_told(make, device):
     assert 0 <= answer.result(WAIT_S).inference_s < WAIT_S
 
 
+def test_an_image_that_cannot_be_read_fails_alone(make, device, caplog):
+    """Its sender is told why; what is not its sender's fault is told to nobody but the log; the others are scored."""
+
+    def broken(error: Exception) -> torch.Tensor:
+        raise error
+
+    batcher = make(max_batch=8)
+    occupy(batcher, device)
+    answers: list[Future[Answer]] = [Future() for _ in range(4)]
+    refused = UndecodableError("no image")
+    for answer, read in zip(
+        answers,
+        [lambda: image(1), lambda: broken(refused), lambda: broken(ZeroDivisionError("secret")), lambda: image(4)],
+        strict=True,
+    ):
+        batcher.submit(read, answer)
+    device.open.set()
+    assert [score_of(answers[0]), score_of(answers[3])] == [1, 4]
+    assert answers[1].exception(WAIT_S) is refused
+    assert isinstance(answers[2].exception(WAIT_S), DecodingError)
+    assert "secret" not in str(answers[2].exception()) and "secret" in caplog.text
+    assert device.batches == [[999], [1, 4]]
+
+
+def test_a_batch_of_nothing_readable_leaves_the_device_free(make, device):
+    """What comes after it is scored as ever."""
+    batcher = make(max_batch=8)
+    answer: Future[Answer] = Future()
+    batcher.submit(lambda: 1 / 0, answer)
+    assert isinstance(answer.exception(WAIT_S), DecodingError)
+    assert score_of(submit(batcher, image(5))) == 5
+    assert device.batches == [[5]]
+
+
 class TestLanes:
     """A device that runs several batches side by side."""
 
@@ -324,7 +359,7 @@ class TestLanes:
 
     def test_run_side_by_side(self, make, device):
         """Images that come together are scored at the same time, each lane with its share."""
-        batcher = make(lanes=2, max_batch=8, max_delay_s=0.2)
+        batcher = make(lanes=2, max_batch=8, max_delay_s=1)
         device.open.clear()
         answers = [submit(batcher, image(n)) for n in range(4)]
         until(lambda: len(device.alone) == 2)  # both are on the device, which is closed
