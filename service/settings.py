@@ -51,9 +51,9 @@ class Settings(BaseSettings):
     max_pixels: Annotated[PositiveInt, Field(description="Pixels of an image, checked before it is decoded.")] = (
         MAX_PIXELS
     )
-    decode_workers: Annotated[PositiveInt, Field(description="Threads that decode, by default one a core; openvino has none.")] = (
-        os.cpu_count() or 1
-    )
+    decode_workers: Annotated[
+        PositiveInt, Field(description="Threads that decode, by default one a core; openvino has none.")
+    ] = os.cpu_count() or 1
     drain_s: Annotated[
         PositiveFloat,
         Field(ge=3, description="Time from SIGTERM to the end, at most; docker stop allows 10."),
