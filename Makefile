@@ -1,5 +1,6 @@
 # Every command of the project. `make demo` and `make test` do everything on a fresh machine.
 PYTHON ?= python3.11
+DATA ?= ../shared/data
 VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -28,6 +29,9 @@ types: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint types test  ## what CI runs
+
+bench: $(VENV)/.dev  ## our server beside its peers, an hour; needs wrk: make bench DATA=folder-with-imagenet_sample
+	$(BIN)/python -m benchmarks.serving $(DATA) $(ARGS)
 
 image-check:  ## build the cpu image without an engine, start it, ask it; see docs/docker.md
 	./scripts/image-check
