@@ -136,7 +136,7 @@ class Hammer:
 
 def test_sigterm_under_load_loses_nothing():
     """Requests that were accepted are answered, later ones are refused, and the process exits with 0 within 8 s."""
-    with running_server() as server, ThreadPoolExecutor(CLIENTS) as pool:
+    with running_server("--log-level", "debug") as server, ThreadPoolExecutor(CLIENTS) as pool:
         hammer = Hammer(server, SAMPLE.read_bytes())
         clients = [pool.submit(hammer.run) for _ in range(CLIENTS)]
         time.sleep(5)
