@@ -9,6 +9,7 @@ DATA holds imagenet_sample. Writes results.json, serving.md and serving.png. Eve
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ BODY_BYTES = 110_000  # about what the photographs have
 def main(arguments: list[str]) -> None:
     """Prepare, play, write."""
     given = _parse(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))  # so that no server is left running
     check_installed()
     make_folders()
     data = given.data.resolve()

@@ -35,6 +35,6 @@ class Classifier(litserve.LitAPI):
 
 if __name__ == "__main__":
     # A timeout of 0 would spin on the queue, and take from the network what it needs.
-    api = Classifier(max_batch_size=MAX_BATCH, batch_timeout=0.005, api_path="/")
-    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=CORES)
+    api = Classifier(max_batch_size=MAX_BATCH, batch_timeout=0.001, api_path="/")
+    server = litserve.LitServer(api, accelerator="cpu", workers_per_device=CORES, fast_queue=True)
     server.run(port=int(os.environ[PORT_VARIABLE]), generate_client_file=False, log_level="warning")

@@ -23,7 +23,7 @@ class Classifier:
     def __init__(self) -> None:
         self.engine = engine_of_environment(threads=1)
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.005)
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=0.001)
     async def classify(self, jpegs: list[bytes]) -> list[Answer]:
         return await asyncio.to_thread(self._run, jpegs)
 

@@ -39,7 +39,7 @@ def settings(folder: Path) -> dict[str, object]:
         "minWorkers": CORES,
         "maxWorkers": CORES,
         "batchSize": MAX_BATCH,
-        "maxBatchDelay": 5,
+        "maxBatchDelay": 1,
         "responseTimeout": 60,
     }
     return {
