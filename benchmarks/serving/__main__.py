@@ -52,8 +52,9 @@ def main(arguments: list[str]) -> None:
         contest.play(given.only, given.rounds, results)
     except DeadServerError as error:
         sys.exit(f"our own server: {error}")
-    finally:  # an hour's measurements outlive what ends them
-        write(results, given.out, given.seconds)
+    finally:
+        if results.matches or results.absent:  # an hour's measurements outlive what ends them
+            write(results, given.out, given.seconds)
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:
