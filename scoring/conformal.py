@@ -52,8 +52,9 @@ def threshold(calibration_scores: FloatArray, alpha: float) -> float:
 def p_values(scores: FloatArray, sorted_calibration_scores: FloatArray) -> FloatArray:
     """Share of calibration scores, the image's own included, that are at least as far out."""
     count = len(sorted_calibration_scores)
-    below = np.searchsorted(sorted_calibration_scores, scores, side="left")
-    return np.asarray((1 + count - below) / (count + 1), dtype=np.float64)
+    below = sorted_calibration_scores.searchsorted(scores, side="left")
+    found: FloatArray = (1 + count - below) / (count + 1)
+    return found
 
 
 def reject_rate_interval(count: int, alpha: float, level: float = 0.9) -> tuple[float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from scoring import line
@@ -29,7 +30,7 @@ class LineMasks:
 class LineDetector:
     """Features of one classifier to its logits and to `ood_score`, through the kernels of the head's device.
 
-    Extra memory a batch: three (batch, class) arrays. For several threads at once.
+    Extra memory a batch: two (batch, class) arrays. For several threads at once.
 
     Args:
         head: W and b of the classifier, on the device where its features are.
@@ -47,20 +48,20 @@ class LineDetector:
     def score(self, features: Features) -> tuple[Logits, Scores]:
         """The classifier's own logits, and `ood_score`: higher = more out-of-distribution."""
         run = self._run_on_gpu if features.is_cuda else self._run_on_cpu
-        logits, masked = run(features.float().contiguous())
-        return logits, line.energy(masked)
+        return run(features.float().contiguous())
 
-    def _run_on_cpu(self, features: Features) -> tuple[Logits, Logits]:
+    def _run_on_cpu(self, features: Features) -> tuple[Logits, Scores]:
         from scoring.kernels import cpu  # noqa: PLC0415 - only where it is used: numba takes half a second to import
 
-        weight, bias = (each.numpy() for each in self._head)
-        logits, clipped, masked = (features.new_empty(len(features), len(bias)) for _ in range(3))
-        cpu.head_logits(features.numpy(), self._delta, weight, bias, logits.numpy(), clipped.numpy())
-        routed = clipped.argmax(1).numpy()
-        cpu.masked_logits(features.numpy(), self._delta, routed, weight, bias, self._floors.numpy(), masked.numpy())
-        return logits, masked
+        # All in numpy and two calls: after a forward pass the caches hold the network, and every step starts cold.
+        h, weight, bias, floors = (each.numpy() for each in (features, *self._head, self._floors))
+        logits, energy = np.empty((len(h), len(bias)), np.float32), np.empty(len(h), np.float32)
+        routed = np.empty(len(h), np.int64)
+        cpu.head_logits(h, self._delta, weight, bias, logits, routed)
+        cpu.masked_energy(h, self._delta, routed, weight, bias, floors, energy)
+        return torch.from_numpy(logits), torch.from_numpy(energy)
 
-    def _run_on_gpu(self, features: Features) -> tuple[Logits, Logits]:
+    def _run_on_gpu(self, features: Features) -> tuple[Logits, Scores]:
         from scoring.kernels import gpu  # noqa: PLC0415 - Triton comes with the CUDA builds of torch only
 
         clipped = features.clamp(max=self._delta)
@@ -68,4 +69,4 @@ class LineDetector:
         logits, routing = torch.addmm(bias, torch.cat([features, clipped]), weight.T).split(len(features))
         masked = torch.empty_like(logits)
         gpu.masked_logits(clipped, routing.argmax(1), self._head, self._floors, masked)
-        return logits, masked
+        return logits, line.energy(masked)

@@ -153,6 +153,8 @@ class Scorer:
 
     def predictions(self, score: ImageScore, top_k: int) -> list[Prediction]:
         """The `top_k` most probable classes, the most probable first; fewer where there are fewer classes."""
-        names = self.artifact.metadata.classifier.class_names
-        order = np.argsort(-score.probabilities, kind="stable")[:top_k]
-        return [Prediction(int(k), names[k], float(score.probabilities[k])) for k in order]
+        names, probabilities = self.artifact.metadata.classifier.class_names, score.probabilities
+        last = max(len(probabilities) - top_k, 0)
+        (candidates,) = np.nonzero(probabilities >= np.partition(probabilities, last)[last])  # few: sorting all is slow
+        order = candidates[np.argsort(-probabilities[candidates], kind="stable")][:top_k]
+        return [Prediction(k, names[k], float(probabilities[k])) for k in order.tolist()]

@@ -4,23 +4,22 @@ The device runs one or several batches side by side: it has so many lanes. A thr
 buffer and scores it. There are at least two threads, so that a full batch can be read while the device works; late
 arrivals still join a batch that is not full. No timer delays an idle device unless asked.
 
-    submit ─▶ waiting ─(take, read, score)─▶ future of each image
+    submit ─▶ waiting ─(take, read, score)─▶ the waiter of each image
 
 A batch that finds the whole device free and leaves nobody waiting runs alone, on all of it.
-A future that is cancelled while it waits leaves the queue at once. An image that cannot be read fails alone. A batch
+An image that is withdrawn while it waits leaves the queue at once. An image that cannot be read fails alone. A batch
 that fails is scored again image by image, so that only the culprit fails.
 """
 
 from __future__ import annotations
 
-import contextlib
+import itertools
 import logging
 import math
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, InvalidStateError
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -58,7 +57,21 @@ class Answer:
     inference_s: float
 
 
+Outcome = Answer | LineOodError  # of one image
+
+
 @runtime_checkable  # the tests check arguments at run time
+class Waiter(Protocol):
+    """Who waits for one image. Both are called from the batcher's threads, `settle` perhaps more than once."""
+
+    def claim(self) -> bool:
+        """Whether the image is still wanted; from now on it is being worked on."""
+
+    def settle(self, outcome: Outcome) -> None:
+        """Take what became of the image; only the first outcome counts."""
+
+
+@runtime_checkable
 class Observer(Protocol):
     """Who counts what the batcher does."""
 
@@ -72,7 +85,7 @@ class Observer(Protocol):
 @dataclass(eq=False, slots=True)
 class _Entry:
     read: Read
-    answer: Future[Answer]
+    waiter: Waiter
     decode_s: float
     queued_at: float = field(default_factory=time.monotonic)
     read_s: float = 0  # of its batch
@@ -110,7 +123,7 @@ class Batcher:
         self._turn = threading.Lock()  # one thread at a time waits for images
         self._changed = threading.Condition()
         self._waiting: deque[_Entry] = deque()
-        self._unanswered: set[_Entry] = set()
+        self._taken: dict[int, list[_Entry]] = {}  # by thread
         self._free_lanes = lanes
         self._is_ahead = False  # a full batch has been taken, and waits for a lane: nobody may overtake it
         self._running_since: dict[int, float] = {}  # by thread
@@ -144,11 +157,11 @@ class Batcher:
         """Tell everybody who still waits that there will be no answer."""
         with self._changed:
             self._is_stopping = True
-            unanswered = list(self._unanswered)
+            unanswered = [*self._waiting, *itertools.chain.from_iterable(self._taken.values())]
             self._waiting.clear()
             self._changed.notify_all()
         for entry in unanswered:
-            settle(entry.answer, NotReadyError("the server stopped before this image was scored"))
+            entry.waiter.settle(NotReadyError("the server stopped before this image was scored"))
 
     @property
     def depth(self) -> int:
@@ -170,31 +183,30 @@ class Batcher:
         """Whether no thread runs."""
         return not any(thread.is_alive() for thread in self._threads)
 
-    def submit(self, read: Read, answer: Future[Answer], *, decode_s: float = 0) -> None:
-        """Queue one image; `answer` is the caller's, who may cancel it.
+    def submit(self, read: Read, waiter: Waiter, *, decode_s: float = 0) -> None:
+        """Queue one image.
 
         Args:
             read: gives the image, or raises why there is none; called once, in the thread that scores it.
-            answer: where its answer or its error goes.
+            waiter: told what became of it, once.
             decode_s: how long the image took to get here, told with the answer.
 
         Raises:
             NotReadyError: the threads are gone or about to go.
         """
-        entry = _Entry(read, answer, decode_s)
         with self._changed:
             if self._is_stopping or not self.is_alive:
                 raise NotReadyError("the server does not score images any more")
-            self._waiting.append(entry)
-            self._unanswered.add(entry)
+            self._waiting.append(_Entry(read, waiter, decode_s))
             self._changed.notify_all()
-        answer.add_done_callback(lambda _: self._forget(entry))
 
-    def _forget(self, entry: _Entry) -> None:
+    def withdraw(self, waiter: Waiter) -> None:
+        """Nobody waits for this image any more: if it still waits, it leaves the queue."""
         with self._changed:
-            self._unanswered.discard(entry)
-            if entry.answer.cancelled() and entry in self._waiting:  # else it has been taken
-                self._waiting.remove(entry)
+            for entry in self._waiting:
+                if entry.waiter is waiter:
+                    self._waiting.remove(entry)
+                    return
 
     def _work(self, buffer: Room) -> None:
         """Run one thread until there is no more work; if it dies, nobody waits in vain."""
@@ -221,6 +233,7 @@ class Batcher:
         No images mean that the end has come.
         """
         with self._changed:
+            self._taken.pop(threading.get_ident(), None)  # only now: a thread that dies leaves them to be told
             while True:
                 while not self._may_take():
                     if self._is_stopping and not self._waiting:
@@ -253,8 +266,9 @@ class Batcher:
         entries: list[_Entry] = []
         while self._waiting and len(entries) < count:
             entry = self._waiting.popleft()
-            if entry.answer.set_running_or_notify_cancel():
+            if entry.waiter.claim():
                 entries.append(entry)
+        self._taken[threading.get_ident()] = entries
         return entries
 
     def _hold(self, count: int) -> int:
@@ -293,9 +307,9 @@ class Batcher:
         for entry, score in zip(entries, scores, strict=True):
             if score.is_finite:
                 queue_s = started - entry.queued_at - entry.read_s
-                settle(entry.answer, Answer(score, entry.decode_s + entry.read_s, queue_s, seconds))
+                entry.waiter.settle(Answer(score, entry.decode_s + entry.read_s, queue_s, seconds))
             else:
-                settle(entry.answer, ImageInferenceError(NOT_FINITE))
+                entry.waiter.settle(ImageInferenceError(NOT_FINITE))
 
     def _answer_one_by_one(self, entries: list[_Entry], pixels: PixelBatch, alone: bool, error: Exception) -> None:
         if len(entries) > 1:
@@ -304,7 +318,7 @@ class Batcher:
             return
         failure = InferenceError("the classifier failed on this image")
         failure.__cause__ = error
-        settle(entries[0].answer, failure)
+        entries[0].waiter.settle(failure)
 
 
 def _channels_last(count: int, size: tuple[int, int], pin_memory: bool) -> Room:
@@ -323,21 +337,12 @@ def _read(entries: list[_Entry], buffer: Room) -> tuple[list[_Entry], PixelBatch
         try:
             np.copyto(places[len(good)], entry.read().numpy())
         except LineOodError as error:
-            settle(entry.answer, error)
+            entry.waiter.settle(error)
         except Exception:
             log.exception("decoding an image failed")
-            settle(entry.answer, DecodingError("the server failed to decode this image"))
+            entry.waiter.settle(DecodingError("the server failed to decode this image"))
         else:
             good.append(entry)
     for entry in good:
         entry.read_s = time.monotonic() - started
     return good, buffer[: len(good)]
-
-
-def settle(answer: Future[Answer], outcome: Answer | Exception) -> None:
-    """Tell whoever waits, if anybody still does."""
-    with contextlib.suppress(InvalidStateError):  # cancelled or abandoned in the meantime
-        if isinstance(outcome, Answer):
-            answer.set_result(outcome)
-        else:
-            answer.set_exception(outcome)

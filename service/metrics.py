@@ -33,6 +33,7 @@ from service.problems import (
     InferenceError,
     Kind,
 )
+from service.schemas import Timings
 
 MAX_CLASS_SERIES = 1000  # more classes share one series, so that no network can flood a Prometheus
 SCORE_QUANTILES = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.975, 0.99, 0.995, 1)
@@ -149,10 +150,11 @@ class Metrics:
         """A request gets no results."""
         self._refused.labels(kind.code).inc()
 
-    def stages(self, **seconds: float) -> None:
+    def stages(self, timings: Timings) -> None:
         """Where an answered request spent its time."""
-        for stage, duration in seconds.items():
-            self._of(self._stage_seconds, stage).observe(duration)
+        self._of(self._stage_seconds, "decode").observe(timings["decode"] / 1000)
+        self._of(self._stage_seconds, "queue").observe(timings["queue"] / 1000)
+        self._of(self._stage_seconds, "inference").observe(timings["inference"] / 1000)
 
     def image_scored(self, ood_score: float, class_index: int) -> None:
         """An image has a score: it is counted at every operating point, whichever the client asked for."""

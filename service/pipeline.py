@@ -9,16 +9,18 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
 
+from scoring.engines.buckets import buckets
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from scoring.types import Pixels
-from service.batcher import Answer, Batcher, Read, settle
+from service.batcher import Answer, Batcher, Outcome, Read
 from service.bodies import Encoded
+from service.mailbox import Mailbox, Promise
 from service.metrics import Metrics
 from service.problems import DecodingError, NotReadyError, QueueFullError
 from service.settings import Settings
@@ -26,8 +28,6 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 STUCK_TIMEOUTS = 10  # a forward pass that takes so many times a request's limit will not end
-
-Outcome = Answer | LineOodError  # of one image
 
 
 class State(enum.Enum):
@@ -53,7 +53,7 @@ class Pipeline:
         self.admitted = 0
         self._settings = settings
         self._metrics = metrics
-        self._batch_seconds = 0.0  # of the latest forward pass
+        self._batch_seconds = 0.0  # of a recent forward pass
         engine = scorer.classifier.engine
         self._max_batch = min(settings.max_batch, engine.useful_batch)
         # Lanes that have a core each decode for themselves: more threads would only push each other off the cores.
@@ -72,6 +72,7 @@ class Pipeline:
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Start, warm up, and be ready inside the block; afterwards what waits is answered and all threads end."""
+        self._mailbox = Mailbox()
         self._batcher.start()
         try:
             await self._warm_up()
@@ -133,65 +134,64 @@ class Pipeline:
         """Decode and score; each image ends in an answer or in its own error. Cancelling drops what waits."""
         begun = [self._begin(image) for image in images]
         try:
-            return [await self._end(each) for each in begun]
-        finally:
+            outcomes = [await each.future if isinstance(each, Promise) else each for each in begun]
+        except asyncio.CancelledError:
             for each in begun:
-                if isinstance(each, asyncio.Future):
-                    each.cancel()
+                if isinstance(each, Promise):
+                    each.future.cancel()
+                    self._batcher.withdraw(each)
+            raise
+        seconds = [each.inference_s for each in outcomes if isinstance(each, Answer)]
+        self._batch_seconds = max(seconds, default=self._batch_seconds)
+        return outcomes
 
-    def _begin(self, image: Encoded) -> asyncio.Future[Answer] | LineOodError:
+    def _begin(self, image: Encoded) -> Promise | LineOodError:
         if isinstance(image, LineOodError):
             return image
-        answer: Future[Answer] = Future()
+        promise = Promise(self._mailbox)
         if self._pool is None:
-            self._submit(partial(self._read, image), answer)
+            self._submit(partial(self._read, image), promise)
         else:
-            self._pool.submit(self._decode_ahead, image, answer, time.monotonic())
-        return asyncio.wrap_future(answer)
+            self._pool.submit(self._decode_ahead, image, promise, time.monotonic())
+        return promise
 
     def _read(self, image: bytes) -> Pixels:
         return self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
 
-    def _decode_ahead(self, image: bytes, answer: Future[Answer], received_at: float) -> None:
+    def _decode_ahead(self, image: bytes, promise: Promise, received_at: float) -> None:
         """In a thread of the pool: decode and queue, without a way back through the event loop."""
-        if answer.cancelled():  # nobody waits for it any more
+        if not promise.claim():  # nobody waits for it any more
             return
         try:
             pixels = self._read(image)
         except LineOodError as error:
-            settle(answer, error)
+            promise.settle(error)
         except Exception:
             log.exception("decoding an image failed")
-            settle(answer, DecodingError("the server failed to decode this image"))
+            promise.settle(DecodingError("the server failed to decode this image"))
         else:
-            self._submit(lambda: pixels, answer, decode_s=time.monotonic() - received_at)
+            self._submit(lambda: pixels, promise, decode_s=time.monotonic() - received_at)
 
-    def _submit(self, read: Read, answer: Future[Answer], *, decode_s: float = 0) -> None:
+    def _submit(self, read: Read, promise: Promise, *, decode_s: float = 0) -> None:
         try:
-            self._batcher.submit(read, answer, decode_s=decode_s)
+            self._batcher.submit(read, promise, decode_s=decode_s)
         except NotReadyError as error:
-            settle(answer, error)
-
-    async def _end(self, begun: asyncio.Future[Answer] | LineOodError) -> Outcome:
-        if isinstance(begun, LineOodError):
-            return begun
-        try:
-            answer = await begun
-        except LineOodError as error:
-            return error
-        self._batch_seconds = answer.inference_s
-        return answer
+            promise.settle(error)
 
     async def _warm_up(self) -> None:
-        """Score batches of one and of the largest size, of noise in the size that the artifact names."""
+        """Score noise in the size that the artifact names: in every size of batch that engines prepare, then queued."""
         height, width = self.scorer.classifier.preprocess.crop
-        for count in (1, self._max_batch):
-            noise = torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8)
-            answers: list[Future[Answer]] = [Future() for _ in noise]
-            for image, answer in zip(noise, answers, strict=True):
-                self._batcher.submit(partial(torch.clone, image), answer)
-            await asyncio.gather(*map(asyncio.wrap_future, answers))
-        log.info("warmed up with batches of 1 and %d", self._max_batch)
+        noise = torch.randint(0, 256, (self._max_batch, 3, height, width), dtype=torch.uint8)
+        sizes = buckets(self._max_batch)
+        for size in sizes:
+            await asyncio.to_thread(self.scorer.score, noise[:size])
+        promises = [Promise(self._mailbox) for _ in noise]
+        for image, promise in zip(noise, promises, strict=True):
+            self._batcher.submit(partial(torch.clone, image), promise)
+        for promise in promises:
+            if isinstance(outcome := await promise.future, LineOodError):
+                raise outcome
+        log.info("warmed up with batches of %s", ", ".join(map(str, sizes)))
 
     def _queue_full(self, count: int) -> QueueFullError:
         batches = math.ceil(self.admitted / self._max_batch)

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
+import orjson
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -19,10 +20,10 @@ from starlette.requests import ClientDisconnect
 from scoring.errors import LineOodError
 from scoring.metadata import OperatingPoint
 from scoring.scorer import Scorer
-from service.batcher import Answer
+from service.batcher import Answer, Outcome
 from service.bodies import Encoded, read_images
 from service.metrics import Metrics
-from service.pipeline import Outcome, Pipeline
+from service.pipeline import Pipeline
 from service.problems import (
     AllImagesFailedError,
     ClientGoneError,
@@ -126,18 +127,20 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
         images = await _read(request, settings, deadline)
         with pipeline.admit(len(images) - 1):
             outcomes = await _score(request, deadline, images)
-    _count(metrics, outcomes)
+    _tell_failures(outcomes)
+    later = asyncio.get_running_loop().call_soon  # once the answer is on its way
+    later(_count, metrics, outcomes)
     _raise_if_all_failed(outcomes)
     timings = _timings(outcomes, time.monotonic() - started)
-    metrics.stages(**{stage: ms / 1000 for stage, ms in timings.model_dump(exclude={"total"}).items()})
+    later(metrics.stages, timings)
     answer = PredictResponse(
         request_id=request.state.request_id,
         model=ModelName(name=request.app.state.model_name, artifact_id=pipeline.scorer.artifact.artifact_id),
         results=[_result(outcome, pipeline.scorer, point, query.top_k) for outcome in outcomes],
         timings_ms=timings,
     )
-    server_timing = ", ".join(f"{stage};dur={ms}" for stage, ms in timings.model_dump().items())
-    return Response(answer.model_dump_json(), media_type="application/json", headers={"Server-Timing": server_timing})
+    server_timing = ", ".join([f"{stage};dur={ms}" for stage, ms in timings.items()])
+    return Response(orjson.dumps(answer), media_type="application/json", headers={"Server-Timing": server_timing})
 
 
 @router.get("/livez", responses={503: {"model": Health}})
@@ -207,20 +210,24 @@ async def _read(request: Request, settings: Settings, deadline: float) -> list[E
     return list(images)
 
 
-async def _for_client(request: Request, deadline: float, work: Coroutine[Any, Any, T]) -> T:
+async def _for_client(request: Request, deadline: float, work: Awaitable[T]) -> T:
     """Await `work` as long as somebody waits for it; otherwise cancel it, so that it leaves the queue."""
-    task = asyncio.ensure_future(work)
+    task = asyncio.current_task()
+    assert task is not None, "a request is answered in a task"
     gone = asyncio.ensure_future(request.receive())  # the body is read: only a disconnect can still come
+    gone.add_done_callback(leave := lambda _: task.cancel(ClientGoneError))
     try:
-        await asyncio.wait({task, gone}, timeout=deadline - time.monotonic(), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        if gone.done():
-            raise ClientGoneError("the client went away while waiting")
-        raise DeadlinePassedError("the time for this request is over")
+        async with asyncio.timeout(deadline - time.monotonic()):
+            return await work
+    except TimeoutError as error:
+        raise DeadlinePassedError("the time for this request is over") from error
+    except asyncio.CancelledError as error:
+        if error.args == (ClientGoneError,) and not task.uncancel():
+            raise ClientGoneError("the client went away while waiting") from error
+        raise
     finally:
+        gone.remove_done_callback(leave)
         gone.cancel()
-        task.cancel()
 
 
 async def _score(request: Request, deadline: float, images: list[Encoded]) -> list[Outcome]:
@@ -232,14 +239,18 @@ async def _score(request: Request, deadline: float, images: list[Encoded]) -> li
         raise
 
 
+def _tell_failures(outcomes: list[Outcome]) -> None:
+    for outcome in outcomes:
+        if isinstance(outcome, InferenceError):  # here the log line has the request's id
+            log.error("an image failed: %s", outcome, exc_info=outcome.__cause__)
+
+
 def _count(metrics: Metrics, outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Answer):
             metrics.image_scored(outcome.score.ood_score, int(outcome.score.probabilities.argmax()))
         else:
             metrics.image_failed(describe(outcome).kind)
-        if isinstance(outcome, InferenceError):  # here the log line has the request's id
-            log.error("an image failed: %s", outcome, exc_info=outcome.__cause__)
 
 
 def _raise_if_all_failed(outcomes: list[Outcome]) -> None:
@@ -254,13 +265,16 @@ def _raise_if_all_failed(outcomes: list[Outcome]) -> None:
 
 def _timings(outcomes: list[Outcome], total_s: float) -> Timings:
     answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    seconds = {
-        "decode": max(answer.decode_s for answer in answers),
-        "queue": max(answer.queue_s for answer in answers),
-        "inference": max(answer.inference_s for answer in answers),
-        "total": total_s,
-    }
-    return Timings(**{stage: round(1000 * value, 3) for stage, value in seconds.items()})
+    return Timings(
+        decode=_ms(max([answer.decode_s for answer in answers])),
+        queue=_ms(max([answer.queue_s for answer in answers])),
+        inference=_ms(max([answer.inference_s for answer in answers])),
+        total=_ms(total_s),
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)
 
 
 def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, top_k: int) -> ImageResult | FailedImage:

@@ -1,10 +1,15 @@
-"""What travels over HTTP, apart from images and problems."""
+"""What travels over HTTP, apart from images and problems.
+
+What comes in is validated by pydantic. What goes out is dictionaries that mypy checks: validating our own answers would
+cost more than writing them.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated
 
 from pydantic import BaseModel, FailFast, Field
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 MAX_INSTANCES = 1000  # images in one request, whatever the settings allow
 
@@ -21,7 +26,7 @@ class Instances(BaseModel):
     instances: Annotated[list[Instance], Field(min_length=1, max_length=MAX_INSTANCES), FailFast()]
 
 
-class PredictedClass(BaseModel):
+class PredictedClass(TypedDict):
     """One of the classifier's guesses."""
 
     index: int
@@ -29,7 +34,7 @@ class PredictedClass(BaseModel):
     probability: float
 
 
-class OodResult(BaseModel):
+class OodResult(TypedDict):
     """Whether the classifier should be trusted on this image."""
 
     method: str
@@ -40,7 +45,7 @@ class OodResult(BaseModel):
     reject: Annotated[bool, Field(description="score > threshold.")]
 
 
-class ImageErrorDetail(BaseModel):
+class ImageErrorDetail(TypedDict):
     """Why one image of several has no result."""
 
     status: int
@@ -48,27 +53,27 @@ class ImageErrorDetail(BaseModel):
     detail: str
 
 
-class ImageResult(BaseModel):
+class ImageResult(TypedDict):
     """One image's answer."""
 
     predictions: list[PredictedClass]
     ood: OodResult
 
 
-class FailedImage(BaseModel):
+class FailedImage(TypedDict):
     """One image's failure, among others that went well."""
 
     error: ImageErrorDetail
 
 
-class ModelName(BaseModel):
+class ModelName(TypedDict):
     """Who answers."""
 
     name: str
     artifact_id: str
 
 
-class Timings(BaseModel):
+class Timings(TypedDict):
     """Where the time went, in milliseconds."""
 
     decode: float
@@ -77,7 +82,7 @@ class Timings(BaseModel):
     total: float
 
 
-class PredictResponse(BaseModel):
+class PredictResponse(TypedDict):
     """The answer to a prediction: one result an image, in the order of the request."""
 
     request_id: str

@@ -1,4 +1,4 @@
-"""LINe's online half on a CPU: two functions that numba compiles at their first call, in one to two seconds.
+"""LINe's online half on a CPU: two functions that numba compiles at their first call, in a few seconds.
 
 Each reads W (K, D) once for a whole batch: four of its rows at a time are held near, and every image is multiplied with
 them. torch would pack W anew for each small batch, or build a (K, D) mask for each image. Both release the interpreter
@@ -28,8 +28,8 @@ def _compiled(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @_compiled
-def head_logits(features: Floats, delta: float, weight: Floats, bias: Floats, logits: Floats, clipped: Floats) -> None:
-    """Logits of the features, and of min(features, delta), under the full head.
+def head_logits(features: Floats, delta: float, weight: Floats, bias: Floats, logits: Floats, routed: Indices) -> None:
+    """Logits of the features, and the class that min(features, delta) is routed to.
 
     Args:
         features: h (batch, feature).
@@ -37,11 +37,13 @@ def head_logits(features: Floats, delta: float, weight: Floats, bias: Floats, lo
         weight: W (class, feature).
         bias: b (class).
         logits: h Wᵀ + b is written here (batch, class).
-        clipped: min(h, δ) Wᵀ + b is written here (batch, class).
+        routed: argmax of min(h, δ) Wᵀ + b is written here (batch); the first of equals, 0 where all is NaN.
     """
     images, feature_count = features.shape
     class_count = len(bias)
     limit = np.float32(delta)
+    best = np.full(images, -np.inf, np.float32)
+    routed[:] = 0
     for first in range(0, class_count, _ROWS):
         k = max(min(first, class_count - _ROWS), 0)  # the last rows are taken together with some that are done
         k1, k2, k3 = min(k + 1, class_count - 1), min(k + 2, class_count - 1), min(k + 3, class_count - 1)
@@ -60,15 +62,16 @@ def head_logits(features: Floats, delta: float, weight: Floats, bias: Floats, lo
                 c3 += hc * weight[k3, j]
             logits[i, k], logits[i, k1] = a0 + bias[k], a1 + bias[k1]
             logits[i, k2], logits[i, k3] = a2 + bias[k2], a3 + bias[k3]
-            clipped[i, k], clipped[i, k1] = c0 + bias[k], c1 + bias[k1]
-            clipped[i, k2], clipped[i, k3] = c2 + bias[k2], c3 + bias[k3]
+            for row, clipped in ((k, c0), (k1, c1), (k2, c2), (k3, c3)):
+                if clipped + bias[row] > best[i]:
+                    best[i], routed[i] = clipped + bias[row], row
 
 
 @_compiled
-def masked_logits(
-    features: Floats, delta: float, routed: Indices, weight: Floats, bias: Floats, floors: Floats, out: Floats
+def masked_energy(
+    features: Floats, delta: float, routed: Indices, weight: Floats, bias: Floats, floors: Floats, energy: Floats
 ) -> None:
-    """Logits of the pruned head: z[k] = Σ_j min(h[j], δ) · W[k, j] · 1[W[k, j] >= floors[r, j]] + b[k].
+    """-logsumexp over k of the pruned head's logits, Σ_j min(h[j], δ) · W[k, j] · 1[W[k, j] >= floors[r, j]] + b[k].
 
     Args:
         features: h (batch, feature).
@@ -77,11 +80,12 @@ def masked_logits(
         weight: W (class, feature).
         bias: b (class).
         floors: smallest weight kept (class, feature).
-        out: z is written here (batch, class).
+        energy: E is written here (batch).
     """
     images, feature_count = features.shape
     class_count = len(bias)
     limit, zero = np.float32(delta), np.float32(0)
+    z = np.empty((images, class_count), np.float32)
     for first in range(0, class_count, _ROWS):
         k = max(min(first, class_count - _ROWS), 0)
         k1, k2, k3 = min(k + 1, class_count - 1), min(k + 2, class_count - 1), min(k + 3, class_count - 1)
@@ -96,5 +100,11 @@ def masked_logits(
                 z1 += hc * w1 if w1 >= floor else zero
                 z2 += hc * w2 if w2 >= floor else zero
                 z3 += hc * w3 if w3 >= floor else zero
-            out[i, k], out[i, k1] = z0 + bias[k], z1 + bias[k1]
-            out[i, k2], out[i, k3] = z2 + bias[k2], z3 + bias[k3]
+            z[i, k], z[i, k1] = z0 + bias[k], z1 + bias[k1]
+            z[i, k2], z[i, k3] = z2 + bias[k2], z3 + bias[k3]
+    for i in range(images):
+        largest = z[i].max()
+        total = zero
+        for k in range(class_count):
+            total += np.exp(z[i, k] - largest)
+        energy[i] = -(largest + np.log(total))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, InvalidStateError, ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import torch
 
 from scoring.errors import UndecodableError
 from scoring.scorer import ImageScore
-from service.batcher import Answer, Batcher
+from service.batcher import Answer, Batcher, Outcome
 from service.problems import DecodingError, ImageInferenceError, InferenceError, NotReadyError
 
 SIZE = (2, 2)
@@ -58,6 +59,20 @@ class Device:
         ]
 
 
+class Waiting(Future):
+    """A waiter that a thread can wait for."""
+
+    def claim(self) -> bool:
+        return self.set_running_or_notify_cancel()
+
+    def settle(self, outcome: Outcome) -> None:
+        with suppress(InvalidStateError):  # only the first outcome counts
+            if isinstance(outcome, Answer):
+                self.set_result(outcome)
+            else:
+                self.set_exception(outcome)
+
+
 class Counts:
     def __init__(self) -> None:
         self.scored: list[int] = []
@@ -96,7 +111,7 @@ def make(device: Device, counts: Counts) -> Iterator[Callable[..., Batcher]]:
         batcher.stop(WAIT_S)
 
 
-def occupy(batcher: Batcher, device: Device, number: int = 999) -> Future[Answer]:
+def occupy(batcher: Batcher, device: Device, number: int = 999) -> Waiting:
     """Close the device with one image on it."""
     device.open.clear()
     device.busy.clear()
@@ -105,13 +120,13 @@ def occupy(batcher: Batcher, device: Device, number: int = 999) -> Future[Answer
     return answer
 
 
-def submit(batcher: Batcher, pixels: torch.Tensor) -> Future[Answer]:
-    answer: Future[Answer] = Future()
+def submit(batcher: Batcher, pixels: torch.Tensor) -> Waiting:
+    answer = Waiting()
     batcher.submit(lambda: pixels, answer)
     return answer
 
 
-def score_of(answer: Future[Answer]) -> float:
+def score_of(answer: Waiting) -> float:
     return answer.result(WAIT_S).score.ood_score
 
 
@@ -208,12 +223,36 @@ def test_a_cancelled_image_leaves_the_queue_at_once(make, device, counts):
     answers = [submit(batcher, image(n)) for n in range(3)]
     assert batcher.depth == 3
     assert answers[1].cancel()
+    batcher.withdraw(answers[1])
     assert batcher.depth == 2
     device.open.set()
     assert [score_of(answers[0]), score_of(answers[2])] == [0, 2]
     assert device.batches == [[999], [0, 2]]
     with pytest.raises(CancelledError):
         answers[1].result(WAIT_S)
+
+
+def test_a_withdrawn_image_that_is_not_there_harms_nobody(make, device):
+    """Withdrawing what runs or is done changes nothing."""
+    batcher = make(max_batch=8)
+    running = occupy(batcher, device)
+    batcher.withdraw(running)
+    waiting = submit(batcher, image(3))
+    device.open.set()
+    assert [score_of(running), score_of(waiting)] == [999, 3]
+    batcher.withdraw(waiting)
+    assert score_of(submit(batcher, image(4))) == 4
+
+
+def test_a_cancelled_image_that_is_not_withdrawn_is_not_scored(make, device):
+    """Whoever cancels is never computed for, even before the queue is told."""
+    batcher = make(max_batch=8)
+    occupy(batcher, device)
+    answers = [submit(batcher, image(n)) for n in range(2)]
+    assert answers[0].cancel()
+    device.open.set()
+    assert score_of(answers[1]) == 1
+    assert device.batches == [[999], [1]]
 
 
 def test_a_cancelled_image_on_the_device_harms_nobody(make, device):
@@ -317,7 +356,7 @@ def test_an_image_that_cannot_be_read_fails_alone(make, device, caplog):
 
     batcher = make(max_batch=8)
     occupy(batcher, device)
-    answers: list[Future[Answer]] = [Future() for _ in range(4)]
+    answers = [Waiting() for _ in range(4)]
     refused = UndecodableError("no image")
     for answer, read in zip(
         answers,
@@ -336,7 +375,7 @@ def test_an_image_that_cannot_be_read_fails_alone(make, device, caplog):
 def test_a_batch_of_nothing_readable_leaves_the_device_free(make, device):
     """What comes after it is scored as ever."""
     batcher = make(max_batch=8)
-    answer: Future[Answer] = Future()
+    answer = Waiting()
     batcher.submit(lambda: 1 / 0, answer)
     assert isinstance(answer.exception(WAIT_S), DecodingError)
     assert score_of(submit(batcher, image(5))) == 5

@@ -20,7 +20,6 @@ from scoring.preprocess import Preprocess
 from scoring.scorer import Scorer
 from service.app import create_app
 from service.pipeline import State
-from service.problems import InferenceError
 from service.settings import Settings
 from tests.service.conftest import LiveApp, encode, live
 from tests.service.test_routes import check_problem
@@ -108,7 +107,7 @@ def test_a_deadline_acts_while_the_image_waits(start, gated, pool):
 
 
 def sum_of_warm_up(gated) -> int:
-    return 1 + 32  # a batch of one, and one of the largest size
+    return sum([1, 2, 4, 8, 16, 32]) + 32  # each size that engines prepare, and so many images through the queue
 
 
 def test_the_servers_own_timeout_holds(start, gated, pool):
@@ -249,7 +248,7 @@ def test_draining_finishes_what_was_admitted(start, gated, pool):
 
 
 def test_not_ready_before_the_warm_up(gated):
-    """The app takes no work until batches of one and of the largest size have been scored."""
+    """The app takes no work until a batch of each size that engines prepare has been scored."""
     gated.gate.clear()
     app = create_app(gated, Settings(max_batch=3))
     opened = threading.Thread(target=lambda: (time.sleep(0.2), gated.gate.set()))
@@ -257,7 +256,8 @@ def test_not_ready_before_the_warm_up(gated):
     opened.start()
     with live(app) as running:
         assert gated.gate.is_set()
-        assert gated.batch_sizes == [1, 3]
+        assert gated.batch_sizes[:3] == [1, 2, 3]
+        assert sum(gated.batch_sizes[3:]) == 3  # those went through the queue
         assert app.state.pipeline.state is State.READY
         assert sample(running.url, "line_ood_ready") == 1
     opened.join()
@@ -277,7 +277,7 @@ def test_a_failed_warm_up_does_not_serve(tiny_artifact, caplog):
         async with app.router.lifespan_context(app):
             raise AssertionError("it started")
 
-    with pytest.raises(InferenceError):
+    with pytest.raises(RuntimeError, match="no kernel image"):
         asyncio.run(start_up())
     assert not app.state.pipeline.is_alive
 

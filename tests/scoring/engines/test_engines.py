@@ -13,7 +13,7 @@ from torchvision import models
 
 from scoring.backbone import noise
 from scoring.classifier import Classifier
-from scoring.engines.buckets import bucket_of, pad
+from scoring.engines.buckets import bucket_of, buckets, pad
 from scoring.engines.engine import EngineChoice
 from scoring.errors import EngineError
 from scoring.preprocess import Preprocess
@@ -177,3 +177,12 @@ class TestChoice:
         """The message lists what there is."""
         with pytest.raises(EngineError, match=r"wanted eager, compiled, openvino, cudagraph"):
             EngineChoice.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"), [(1, [1]), (2, [1, 2]), (3, [1, 2, 3]), (8, [1, 2, 4, 8]), (9, [1, 2, 4, 8, 9])]
+)
+def test_a_warm_up_meets_every_bucket(largest: int, sizes: list[int]) -> None:
+    """The sizes are ascending, none is above the largest, and together they fall into every bucket up to it."""
+    assert buckets(largest) == sizes
+    assert {bucket_of(size) for size in sizes} == {bucket_of(size) for size in range(1, largest + 1)}

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import logsumexp
 
 from scoring import line
 from scoring.detector import LineDetector, LineMasks
@@ -31,19 +32,32 @@ def make(shape: tuple[int, int, int], seed: int = 0) -> tuple[np.ndarray, np.nda
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("delta", [0.8, math.inf])
 def test_head_logits_are_those_of_float64(shape: tuple[int, int, int], delta: float) -> None:
-    """Of the features as they are and clipped, for any number of classes and features, to float32 rounding."""
+    """For any number of classes and features, to float32 rounding; the routed class is that of the clipped ones."""
     h, weight, bias = make(shape)
-    logits, clipped = (np.full((shape[0], shape[1]), np.nan, np.float32) for _ in range(2))
-    cpu.head_logits(h, delta, weight, bias, logits, clipped)
+    logits, routed = np.full(shape[:2], np.nan, np.float32), np.full(shape[0], -1)
+    cpu.head_logits(h, delta, weight, bias, logits, routed)
     exact = h.astype(np.float64) @ weight.T.astype(np.float64) + bias
-    exact_clipped = np.minimum(h, np.float32(delta)).astype(np.float64) @ weight.T.astype(np.float64) + bias
+    clipped = np.minimum(h, np.float32(delta)).astype(np.float64) @ weight.T.astype(np.float64) + bias
     np.testing.assert_allclose(logits, exact, atol=2e-5)
-    np.testing.assert_allclose(clipped, exact_clipped, atol=2e-5)
+    assert (clipped[range(len(h)), routed] >= clipped.max(1) - 2e-5).all()
+
+
+@pytest.mark.parametrize("classes", [1, 3, 4, 6, 9])
+def test_the_first_of_equal_classes_is_routed_to(classes: int) -> None:
+    """As argmax does, whatever rows are taken together."""
+    routed = np.full(2, -1)
+    zeros = np.zeros((2, 3), np.float32)
+    bias = np.zeros(classes, np.float32)
+    cpu.head_logits(zeros, 1.0, np.ones((classes, 3), np.float32), bias, np.empty((2, classes), np.float32), routed)
+    assert routed.tolist() == [0, 0]
+    bias[classes // 2 :] = 1
+    cpu.head_logits(zeros, 1.0, np.ones((classes, 3), np.float32), bias, np.empty((2, classes), np.float32), routed)
+    assert routed.tolist() == [classes // 2, classes // 2]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("pruned", [0.0, 0.1, 0.9, 1.0])
-def test_masked_logits_keep_what_the_floors_keep(shape: tuple[int, int, int], pruned: float) -> None:
+def test_masked_energy_keeps_what_the_floors_keep(shape: tuple[int, int, int], pruned: float) -> None:
     """Whatever share is pruned, a weight on its floor is kept and the one just below it is not."""
     h, weight, bias = make(shape, 1)
     random = np.random.default_rng(2)
@@ -52,24 +66,36 @@ def test_masked_logits_keep_what_the_floors_keep(shape: tuple[int, int, int], pr
     on_the_floor = random.random(weight.shape) < 0.3
     floors[on_the_floor] = weight[on_the_floor]
     floors[0, 0] = np.nextafter(weight[0, 0], np.float32(np.inf))
-    out = np.full((shape[0], shape[1]), np.nan, np.float32)
-    cpu.masked_logits(h, 0.8, routed, weight, bias, floors, out)
+    energy = np.full(shape[0], np.nan, np.float32)
+    cpu.masked_energy(h, 0.8, routed, weight, bias, floors, energy)
     hc = np.minimum(h, np.float32(0.8)).astype(np.float64)
     for i, r in enumerate(routed):
         kept = np.where(weight >= floors[r], weight, 0).astype(np.float64)
-        np.testing.assert_allclose(out[i], kept @ hc[i] + bias, atol=2e-5)
+        assert energy[i] == pytest.approx(-logsumexp(kept @ hc[i] + bias), abs=2e-5)
+
+
+def test_masked_energy_of_large_logits_is_finite() -> None:
+    """Logits whose exponentials overflow, or vanish, have an energy all the same."""
+    energy = np.empty(2, np.float32)
+    features = np.array([[1.0], [-1.0]], np.float32)
+    weight, bias = np.full((5, 1), 1000, np.float32), np.zeros(5, np.float32)
+    floors = np.full((5, 1), -np.inf, np.float32)
+    cpu.masked_energy(features, math.inf, np.zeros(2, np.int64), weight, bias, floors, energy)
+    np.testing.assert_allclose(energy, [-1000 - math.log(5), 1000 - math.log(5)], rtol=1e-6)
 
 
 def test_nan_stays_with_its_image() -> None:
-    """A broken image has no logits, clipped or not, and its neighbours have theirs."""
+    """A broken image has neither logits nor energy, and its neighbours have theirs."""
     h, weight, bias = make((3, 9, 20))
     broken = h.copy()
     broken[1, 4] = np.nan
+    floors = np.full_like(weight, -np.inf)
     found = []
     for features in (h, broken):
-        logits, clipped = (np.empty((3, 9), np.float32) for _ in range(2))
-        cpu.head_logits(features, 0.5, weight, bias, logits, clipped)
-        found.append((logits, clipped))
+        logits, routed, energy = np.empty((3, 9), np.float32), np.empty(3, np.int64), np.empty(3, np.float32)
+        cpu.head_logits(features, 0.5, weight, bias, logits, routed)
+        cpu.masked_energy(features, 0.5, routed, weight, bias, floors, energy)
+        found.append((logits, energy))
     for sound, other in zip(found[0], found[1], strict=True):
         assert np.isnan(other[1]).all()
         assert np.array_equal(other[[0, 2]], sound[[0, 2]])
