@@ -24,7 +24,7 @@ from calibration.flags import (
     preprocess_of,
     summary_path,
 )
-from calibration.settings import DEFAULT_ALPHA, PRESETS
+from calibration.settings import DEFAULT_ALPHA, INT8_TOLERANCE, PRESETS
 
 if TYPE_CHECKING:
     from calibration.dataset import LabelledImages
@@ -88,7 +88,7 @@ def calibrate(
     engine: Annotated[
         str,
         typer.Option(
-            help="What runs the network: eager, openvino, compiled or cudagraph, with :bfloat16; openvino:int8; or auto."
+            help="What runs the network: eager, openvino, compiled or cudagraph, with :bfloat16; openvino:int8; auto."
         ),
     ] = "eager",
     engine_tolerance: Annotated[
@@ -98,7 +98,7 @@ def calibrate(
     int8_tolerance: Annotated[
         float,
         typer.Option(min=0, max=1, help="How far openvino:int8 may lower top-1 or raise FPR95; 0.01 is one point."),
-    ] = 0.01,
+    ] = INT8_TOLERANCE,
 ) -> None:
     """Calibrate a classifier on its in-distribution images and write the artifact.
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 from calibration import partial
@@ -18,20 +17,19 @@ from calibration.partial import Partial
 from calibration.passes import score_holdout
 from calibration.provenance import describe, versions
 from calibration.quality import COMPARED, check_tolerance, measure_quality
-from calibration.settings import LineSettings
+from calibration.settings import INT8_TOLERANCE, LineSettings
 from calibration.statistics import FeatureStatistics
 from calibration.walk import Pass
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier
 from scoring.detector import LineDetector
-from scoring.errors import TooFewImagesError
 from scoring.engines.engine import EngineChoice
+from scoring.errors import TooFewImagesError
 from scoring.metadata import Digests, Method, Quantisation, digests_of
 from scoring.probes import probe_pixels
 
 FLOAT32 = EngineChoice(name="openvino")  # what int8 is compared with: to rounding the reference, and faster
-INT8_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -92,9 +90,9 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
     digests = digests_of(classifier)
     for_masks = Partial(folder, "masks", _masks_depend_on(job, classifier, digests))
     learnt = learn(classifier, job.mask_images, job.settings, for_masks)
-    quantisation, for_float32 = None, Partial(None, "float32", ())
+    quantisation, of_float32 = None, []
     if classifier.quantised is not None:
-        quantisation, for_float32 = _compare(job, classifier, learnt.detector, digests, folder)
+        quantisation, of_float32 = _compare(job, classifier, learnt.detector, digests, folder)
         check_tolerance(quantisation, job.int8_tolerance)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
     scores, holdout_pass = score_holdout(classifier, learnt.detector, job.holdout_images, for_thresholds)
@@ -103,15 +101,15 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
     metadata = describe(job, classifier, digests, learnt.method, counts, scores, unreadable, quantisation)
     probe_scores = _score_probes(classifier, learnt.detector)
     artifact = Artifact(metadata, learnt.masks, counts, scores, probe_scores, classifier.quantised)
-    kept = (for_masks, for_float32, for_thresholds)
-    warnings = (*chain(*(each.warnings for each in kept)), *_warnings(job, learnt.statistics, learnt.method))
+    kept = (*for_masks.warnings, *of_float32, *for_thresholds.warnings)
+    warnings = (*kept, *_warnings(job, learnt.statistics, learnt.method))
     return Calibration(artifact, learnt.record, holdout_pass, warnings)
 
 
 def _compare(
     job: Job, classifier: Classifier, detector: LineDetector, digests: Digests, folder: Path | None
-) -> tuple[Quantisation, Partial]:
-    """Measure the calibration in int8, and the same in float32, which has masks of its own."""
+) -> tuple[Quantisation, list[str]]:
+    """Measure the calibration in int8, and the same in float32, which has masks of its own; and what that warns of."""
     network, images = classifier.quantised, job.holdout_images.thin(COMPARED)
     assert network is not None
     int8, count = measure_quality(classifier, detector, images)
@@ -121,7 +119,7 @@ def _compare(
     reference = learn(classifier, job.mask_images, job.settings, partial)
     float32, _ = measure_quality(classifier, reference.detector, images)
     classifier.use(choice, network)
-    return Quantisation(network=network.digest(), compared_images=count, float32=float32, int8=int8), partial
+    return Quantisation(network=network.digest(), compared_images=count, float32=float32, int8=int8), partial.warnings
 
 
 def _check_alphas(job: Job) -> None:

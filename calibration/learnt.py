@@ -1,4 +1,4 @@
-"""What the images of the masks teach: statistics of the features, what they decide, the masks, and a detector of these."""
+"""What the images of the masks teach: statistics of the features, the masks that follow, and a detector of these."""
 
 from __future__ import annotations
 

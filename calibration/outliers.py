@@ -3,7 +3,7 @@
 Each rule is a pure function of a batch of pixels and a seed, and keeps the batch's shape:
 
     shuffle_patches   GRID x GRID patches in another order: the textures of an object without its shape
-    add_noise         Gaussian noise of NOISE grey levels on every channel of every pixel: the shape without its textures
+    add_noise         Gaussian noise of NOISE grey levels on each channel of each pixel: the shape without its textures
 """
 
 from __future__ import annotations

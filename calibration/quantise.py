@@ -69,10 +69,13 @@ def quantise(backbone: Backbone, pixels: PixelBatch) -> QuantisedNetwork:
 def _to_bytes(model: Any) -> QuantisedNetwork:
     import openvino  # noqa: PLC0415 - optional
 
-    # Names are counted through the process; by place they are the same in every run.
+    # Names come from a counter of the process and from variables of the code that was traced. Nothing asks for them, and
+    # by place they are the same in every run.
     model.set_friendly_name("backbone")
     for place, operation in enumerate(model.get_ordered_ops()):
         operation.set_friendly_name(str(place))
+        for output in operation.outputs():
+            output.get_tensor().set_names(set())
     with tempfile.TemporaryDirectory() as folder:
         xml, constants = Path(folder) / "network.xml", Path(folder) / "network.bin"
         openvino.serialize(model, xml, constants)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -11,7 +11,6 @@ from pydantic import (
     Field,
     NonNegativeInt,
     PositiveInt,
-    SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
 )
@@ -128,8 +127,8 @@ class Metadata(_Part):
     quantisation: Quantisation | None = None
 
     @model_serializer(mode="wrap")
-    def _without_nothing(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        fields: dict[str, Any] = serialise(self)
+    def _without_nothing(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        fields = serialise(self)
         if self.quantisation is None:
             fields.pop("quantisation", None)
         return fields
