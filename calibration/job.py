@@ -90,7 +90,8 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
     digests = digests_of(classifier)
     for_masks = Partial(folder, "masks", _masks_depend_on(job, classifier, digests))
     learnt = learn(classifier, job.mask_images, job.settings, for_masks)
-    quantisation, of_float32 = None, []
+    quantisation: Quantisation | None = None
+    of_float32: list[str] = []
     if classifier.quantised is not None:
         quantisation, of_float32 = _compare(job, classifier, learnt.detector, digests, folder)
         check_tolerance(quantisation, job.int8_tolerance)

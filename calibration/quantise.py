@@ -69,7 +69,7 @@ def quantise(backbone: Backbone, pixels: PixelBatch) -> QuantisedNetwork:
 def _to_bytes(model: Any) -> QuantisedNetwork:
     import openvino  # noqa: PLC0415 - optional
 
-    # Names come from a counter of the process and from variables of the code that was traced. Nothing asks for them, and
+    # Names come from a counter of the process and from variables of the code that was traced. Nothing asks for them;
     # by place they are the same in every run.
     model.set_friendly_name("backbone")
     for place, operation in enumerate(model.get_ordered_ops()):
