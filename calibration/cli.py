@@ -24,11 +24,12 @@ from calibration.flags import (
     preprocess_of,
     summary_path,
 )
-from calibration.settings import DEFAULT_ALPHA, PRESETS
+from calibration.settings import DEFAULT_ALPHA, INT8_TOLERANCE, PRESETS
 
 if TYPE_CHECKING:
     from calibration.dataset import LabelledImages
     from scoring.classifier import Classifier
+    from scoring.engines.engine import EngineChoice
     from scoring.scorer import Scorer
     from scoring.spec import ClassifierParts
 
@@ -86,12 +87,18 @@ def calibrate(
     device: DeviceOption = "auto",
     engine: Annotated[
         str,
-        typer.Option(help="What runs the network: eager, openvino, compiled or cudagraph, with :bfloat16; or auto."),
+        typer.Option(
+            help="What runs the network: eager, openvino, compiled or cudagraph, with :bfloat16; openvino:int8; auto."
+        ),
     ] = "eager",
     engine_tolerance: Annotated[
         float,
         typer.Option(min=0, help="How far auto lets features be from the reference, relative to their length."),
     ] = 0.01,
+    int8_tolerance: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="How far openvino:int8 may lower top-1 or raise FPR95; 0.01 is one point."),
+    ] = INT8_TOLERANCE,
 ) -> None:
     """Calibrate a classifier on its in-distribution images and write the artifact.
 
@@ -100,6 +107,7 @@ def calibrate(
     from calibration.job import Job
     from calibration.job import calibrate as run
     from calibration.partial import discard
+    from calibration.quality import describe
     from calibration.report import as_text, calibration_summary
     from scoring.classifier import load_classifier, pick_device
     from scoring.spec import load_spec
@@ -128,6 +136,7 @@ def calibrate(
         alphas=alphas,
         command=shlex.join(["line-ood", *sys.argv[1:]]),
         class_names=parts.class_names,
+        int8_tolerance=int8_tolerance,
     )
     calibration = run(job, classifier, partial_folder(out))
     artifact_id = calibration.artifact.save(out)
@@ -135,6 +144,8 @@ def calibrate(
     summary = as_text(calibration_summary(calibration, artifact_id))
     summary_path(out).write_text(summary + "\n")
     typer.echo(summary)
+    if quantisation := calibration.artifact.metadata.quantisation:
+        typer.echo(describe(quantisation), err=True)
     for path, reason in calibration.unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
     for warning in calibration.warnings:
@@ -216,13 +227,23 @@ def _choose_engine(classifier: Classifier, engine: str, tolerance: float, images
     from scoring.engines.engine import EngineChoice
 
     if engine != "auto":
-        classifier.use(EngineChoice.parse(engine))
+        _use(classifier, EngineChoice.parse(engine), images)
         return
     trials = try_engines(classifier, sample(images.paths, classifier.preprocess))
     for trial in trials:
         typer.echo(f"engine {trial}", err=True)
     classifier.use(fastest(trials, tolerance))
     typer.echo(f"engine {classifier.choice}: taken, the fastest within {tolerance:g}", err=True)
+
+
+def _use(classifier: Classifier, choice: EngineChoice, images: LabelledImages) -> None:
+    from calibration.quantise import quantise, sample
+
+    if choice.precision != "int8":
+        classifier.use(choice)
+        return
+    classifier.use(choice.model_copy(update={"precision": "float32"}))  # what forbids it here is said before the work
+    classifier.use(choice, quantise(classifier.backbone, sample(images, classifier.preprocess)))
 
 
 def _images(

@@ -64,6 +64,11 @@ class LabelledImages:
         holdout = tuple(item for item, out in zip(shuffled, held, strict=True) if out)
         return type(self)(rest, self.class_folders), type(self)(holdout, self.class_folders)
 
+    def thin(self, count: int) -> LabelledImages:
+        """At most `count` of the images, evenly spread over all, and so over the classes."""
+        kept = min(count, len(self.items))
+        return type(self)(tuple(self.items[i * len(self.items) // kept] for i in range(kept)), self.class_folders)
+
     @property
     def paths(self) -> list[Path]:
         """The files alone."""

@@ -11,21 +11,25 @@ from pathlib import Path
 
 from calibration import partial
 from calibration.dataset import LabelledImages
+from calibration.learnt import learn
 from calibration.loader import batch_size_on
-from calibration.masks import build_masks, choose_method
 from calibration.partial import Partial
-from calibration.passes import collect_statistics, score_holdout
+from calibration.passes import score_holdout
 from calibration.provenance import describe, versions
-from calibration.settings import LineSettings
+from calibration.quality import COMPARED, check_tolerance, measure_quality
+from calibration.settings import INT8_TOLERANCE, LineSettings
 from calibration.statistics import FeatureStatistics
 from calibration.walk import Pass
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier
 from scoring.detector import LineDetector
+from scoring.engines.engine import EngineChoice
 from scoring.errors import TooFewImagesError
-from scoring.metadata import Digests, Method, digests_of
+from scoring.metadata import Digests, Method, Quantisation, digests_of
 from scoring.probes import probe_pixels
+
+FLOAT32 = EngineChoice(name="openvino")  # what int8 is compared with: to rounding the reference, and faster
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class Job:
         alphas: target false-reject rate by name of operating point; the first one is the default.
         command: the command line, to be recorded.
         class_names: one a class; the names of the class folders where there are no others.
+        int8_tolerance: how far int8 may lower top-1 or raise FPR95.
     """
 
     spec: str
@@ -49,6 +54,7 @@ class Job:
     alphas: dict[str, float]
     command: str
     class_names: tuple[str, ...] | None = None
+    int8_tolerance: float = INT8_TOLERANCE
 
 
 @dataclass(frozen=True)
@@ -78,21 +84,43 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
     Raises:
         TooFewImagesError: the held-out images cannot keep one of the promised rates.
         DatasetError: none of the images can be read, or features are not finite.
+        EngineError: int8 costs more than the job tolerates.
     """
     _check_alphas(job)  # before the hours of work, not after
     digests = digests_of(classifier)
     for_masks = Partial(folder, "masks", _masks_depend_on(job, classifier, digests))
-    statistics, mask_pass = collect_statistics(classifier, job.mask_images, for_masks)
-    method = choose_method(statistics, job.settings)
-    masks = build_masks(statistics, classifier.head.weight.cpu(), method)
-    detector = LineDetector(classifier.head, masks, method.clip)
+    learnt = learn(classifier, job.mask_images, job.settings, for_masks)
+    quantisation: Quantisation | None = None
+    of_float32: list[str] = []
+    if classifier.quantised is not None:
+        quantisation, of_float32 = _compare(job, classifier, learnt.detector, digests, folder)
+        check_tolerance(quantisation, job.int8_tolerance)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
-    scores, holdout_pass = score_holdout(classifier, detector, job.holdout_images, for_thresholds)
-    unreadable = len(mask_pass.unreadable) + len(holdout_pass.unreadable)
-    metadata = describe(job, classifier, digests, method, statistics.counts, scores, unreadable)
-    artifact = Artifact(metadata, masks, statistics.counts, scores, _score_probes(classifier, detector))
-    warnings = (*for_masks.warnings, *for_thresholds.warnings, *_warnings(job, statistics, method))
-    return Calibration(artifact, mask_pass, holdout_pass, warnings)
+    scores, holdout_pass = score_holdout(classifier, learnt.detector, job.holdout_images, for_thresholds)
+    unreadable = len(learnt.record.unreadable) + len(holdout_pass.unreadable)
+    counts = learnt.statistics.counts
+    metadata = describe(job, classifier, digests, learnt.method, counts, scores, unreadable, quantisation)
+    probe_scores = _score_probes(classifier, learnt.detector)
+    artifact = Artifact(metadata, learnt.masks, counts, scores, probe_scores, classifier.quantised)
+    kept = (*for_masks.warnings, *of_float32, *for_thresholds.warnings)
+    warnings = (*kept, *_warnings(job, learnt.statistics, learnt.method))
+    return Calibration(artifact, learnt.record, holdout_pass, warnings)
+
+
+def _compare(
+    job: Job, classifier: Classifier, detector: LineDetector, digests: Digests, folder: Path | None
+) -> tuple[Quantisation, list[str]]:
+    """Measure the calibration in int8, and the same in float32, which has masks of its own; and what that warns of."""
+    network, images = classifier.quantised, job.holdout_images.thin(COMPARED)
+    assert network is not None
+    int8, count = measure_quality(classifier, detector, images)
+    choice = classifier.choice
+    classifier.use(FLOAT32)
+    partial = Partial(folder, "float32", _masks_depend_on(job, classifier, digests))
+    reference = learn(classifier, job.mask_images, job.settings, partial)
+    float32, _ = measure_quality(classifier, reference.detector, images)
+    classifier.use(choice, network)
+    return Quantisation(network=network.digest(), compared_images=count, float32=float32, int8=int8), partial.warnings
 
 
 def _check_alphas(job: Job) -> None:
@@ -105,6 +133,8 @@ def _check_alphas(job: Job) -> None:
 def _masks_depend_on(job: Job, classifier: Classifier, digests: Digests) -> Iterator[str]:
     device = classifier.device
     yield f"{digests} {classifier.choice} {device.type} {batch_size_on(device)} {versions()}"
+    if classifier.quantised is not None:
+        yield classifier.quantised.digest()
     yield from partial.describe(job.mask_images)
 
 

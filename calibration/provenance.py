@@ -10,13 +10,22 @@ from typing import TYPE_CHECKING
 
 from scoring import conformal
 from scoring.classifier import Classifier
-from scoring.metadata import ClassifierReference, DataCounts, Digests, Metadata, Method, OperatingPoint, Provenance
+from scoring.metadata import (
+    ClassifierReference,
+    DataCounts,
+    Digests,
+    Metadata,
+    Method,
+    OperatingPoint,
+    Provenance,
+    Quantisation,
+)
 from scoring.types import ClassCounts
 
 if TYPE_CHECKING:
     from calibration.job import Job
 
-RECORDED_PACKAGES = ("line-ood", "torch", "torchvision", "numpy", "numba", "openvino", "pillow", "simplejpeg")
+RECORDED_PACKAGES = ("line-ood", "torch", "torchvision", "numpy", "numba", "openvino", "nncf", "pillow", "simplejpeg")
 
 
 def versions() -> dict[str, str]:
@@ -36,6 +45,7 @@ def describe(
     counts: ClassCounts,
     scores: conformal.FloatArray,
     unreadable: int,
+    quantisation: Quantisation | None,
 ) -> Metadata:
     """The artifact's metadata.
 
@@ -66,4 +76,5 @@ def describe(
         provenance=Provenance(
             command=job.command, created=datetime.now(UTC).isoformat(timespec="seconds"), versions=versions()
         ),
+        quantisation=quantisation,
     )

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scoring import conformal
 from scoring.detector import LineMasks
+from scoring.engines.quantised import QuantisedNetwork
 from scoring.errors import ArtifactError, DigestMismatchError, TooFewImagesError
 from scoring.line import activation_mask
 from scoring.metadata import METADATA_KEY, Digests, Metadata, OperatingPoint, parse_metadata
@@ -37,7 +38,8 @@ TENSORS = {
     CALIBRATION_SCORES: torch.float64,
     PROBE_SCORES: torch.float64,
 }
-MAX_BYTES = 2**31  # far above any real artifact: 1000 classes and 2048 features take 10 MB
+NETWORK_TENSORS = ("int8_network.xml", "int8_network.constants")  # uint8; where the precision is int8, and only there
+MAX_BYTES = 2**31  # far above any real artifact: 1000 classes and 2048 features take 10 MB, a network in int8 25 MB
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +52,7 @@ class Artifact:
         counts: images a class that made the masks (class).
         calibration_scores: `ood_score` of the held-out ID images, ascending (image).
         probe_scores: `ood_score` of the images of `scoring.probes`.
+        quantised: the backbone in int8, where that was calibrated.
         artifact_id: first 16 digits of the file's SHA-256.
     """
 
@@ -58,6 +61,7 @@ class Artifact:
     counts: ClassCounts
     calibration_scores: conformal.FloatArray
     probe_scores: conformal.FloatArray
+    quantised: QuantisedNetwork | None = None
     artifact_id: str = ""
 
     def to_bytes(self) -> bytes:
@@ -89,6 +93,7 @@ class Artifact:
         """
         tensors, metadata_json = _read(path)
         metadata = parse_metadata(metadata_json)
+        quantised = _take_network(tensors, metadata)
         _check_tensors(tensors, metadata)
         artifact = cls(
             metadata=metadata,
@@ -96,6 +101,7 @@ class Artifact:
             counts=tensors["counts"],
             calibration_scores=tensors[CALIBRATION_SCORES].numpy(),
             probe_scores=tensors[PROBE_SCORES].numpy(),
+            quantised=quantised,
             artifact_id=_identify(path.read_bytes()),
         )
         _check_values(artifact)
@@ -116,6 +122,7 @@ class Artifact:
             "weight_thresholds": self.masks.weight_thresholds,
             CALIBRATION_SCORES: torch.from_numpy(self.calibration_scores),
             PROBE_SCORES: torch.from_numpy(self.probe_scores),
+            **dict(zip(NETWORK_TENSORS, self.quantised or (), strict=False)),
         }
 
     def check_classifier(self, found: Digests) -> None:
@@ -137,10 +144,10 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
             raise ArtifactError("file", f"at most {MAX_BYTES} bytes", f"{size} bytes in {path}")
         with safe_open(path, framework="pt") as file:
             found = set(file.keys())
-            if found != set(TENSORS):
+            if found - set(NETWORK_TENSORS) != set(TENSORS):
                 raise ArtifactError("tensors", sorted(TENSORS), sorted(found))
             # Copies: the file may be replaced while it is being served.
-            stored = {name: file.get_tensor(name) for name in TENSORS}
+            stored = {name: file.get_tensor(name) for name in found}
             mask = stored["activation_mask"]
             is_binary = mask.dtype != torch.bool or not mask.numel() or int(mask.view(torch.uint8).max()) <= 1
             _require("activation_mask", "bytes of 0 and 1", is_binary, "others")
@@ -153,6 +160,29 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     if metadata is None:
         raise ArtifactError(f"metadata.{METADATA_KEY}", "JSON", "nothing")
     return tensors, metadata
+
+
+def _take_network(tensors: dict[str, Tensor], metadata: Metadata) -> QuantisedNetwork | None:
+    """Take the tensors of the quantised network out of the others."""
+    is_int8, quantisation = metadata.engine.precision == "int8", metadata.quantisation
+    found = {name: tensors.pop(name) for name in NETWORK_TENSORS if name in tensors}
+    wanted = list(NETWORK_TENSORS) if is_int8 else []
+    _require(
+        "int8_network", f"tensors {wanted} (precision {metadata.engine.precision})", list(found) == wanted, [*found]
+    )
+    held = "a group of fields" if is_int8 else "nothing"
+    _require(
+        "quantisation", f"{held} (precision {metadata.engine.precision})", is_int8 == bool(quantisation), quantisation
+    )
+    if quantisation is None:
+        return None
+    for name, tensor in found.items():
+        is_bytes = tensor.dtype == torch.uint8 and tensor.ndim == 1
+        _require(name, "bytes in a row", is_bytes, f"{tensor.dtype} of shape {tuple(tensor.shape)}")
+    network = QuantisedNetwork(*found.values())
+    digest = network.digest()
+    _require("quantisation.network", f"{digest} (of the tensors)", quantisation.network == digest, quantisation.network)
+    return network
 
 
 def _check_tensors(tensors: dict[str, Tensor], metadata: Metadata) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from scoring.backbone import Backbone, noise
 from scoring.engines.build import build
 from scoring.engines.engine import EngineChoice
+from scoring.engines.quantised import QuantisedNetwork
 from scoring.errors import PreprocessError, SpecError
 from scoring.preprocess import Preprocess
 from scoring.spec import ClassifierParts
@@ -28,6 +29,7 @@ class Classifier:
         preprocess: how it wants its images.
         device: where it runs.
         choice: which engine runs it.
+        quantised: the backbone in int8, for the engine that runs that.
 
     Attributes:
         head: W and b in float32; b is zero where the layer has none.
@@ -39,7 +41,12 @@ class Classifier:
     """
 
     def __init__(
-        self, module: nn.Module, preprocess: Preprocess, device: torch.device, choice: EngineChoice = REFERENCE
+        self,
+        module: nn.Module,
+        preprocess: Preprocess,
+        device: torch.device,
+        choice: EngineChoice = REFERENCE,
+        quantised: QuantisedNetwork | None = None,
     ) -> None:
         if device.type == "cuda":
             # float32 has to mean float32: TF32 would round convolutions to 10 bits and move every score.
@@ -48,17 +55,17 @@ class Classifier:
         self.device = device
         self.backbone = Backbone(module, preprocess).to(device)
         self.head = _copy_head(self.backbone.head.layer)
-        self.choice = choice
-        self.engine = build(choice, self.backbone, noise(preprocess), device)
+        self.use(choice, quantised)
 
-    def use(self, choice: EngineChoice) -> None:
+    def use(self, choice: EngineChoice, quantised: QuantisedNetwork | None = None) -> None:
         """Run by another engine from now on.
 
         Raises:
             EngineError: it cannot run this network here; the present one stays.
         """
-        self.engine = build(choice, self.backbone, noise(self.preprocess), self.device)
+        self.engine = build(choice, self.backbone, noise(self.preprocess), self.device, quantised)
         self.choice = choice
+        self.quantised = quantised if choice.precision == "int8" else None
 
     def features(self, pixels: PixelBatch, *, alone: bool = True) -> Features:
         """Run a batch of pixels, which may lie on any device; see `Engine.features`."""
@@ -80,6 +87,7 @@ def load_classifier(
     device: torch.device,
     preprocess: Preprocess | None = None,
     choice: EngineChoice = REFERENCE,
+    quantised: QuantisedNetwork | None = None,
 ) -> Classifier:
     """Bind the parts of a classifier to a device, with another preprocessing than their own where given.
 
@@ -94,7 +102,7 @@ def load_classifier(
         raise PreprocessError(
             "the model does not say how its images are prepared: give --crop, --mean, --std (and --resize)"
         )
-    classifier = Classifier(parts.module, chosen, device, choice)
+    classifier = Classifier(parts.module, chosen, device, choice, quantised)
     outputs = len(classifier.head.bias)
     if parts.class_names is not None and len(parts.class_names) != outputs:
         raise SpecError(f"the model comes with {len(parts.class_names)} class names and has {outputs} outputs")

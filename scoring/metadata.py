@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveInt,
+    ValidationError,
+    model_serializer,
+)
 
 from scoring.classifier import Classifier
 from scoring.engines.engine import EngineChoice
@@ -19,6 +27,7 @@ NAME_PATTERN = r"[A-Za-z0-9_.-]{1,64}"  # of an operating point: it stands in ad
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Percentile = Annotated[float, Field(ge=0, lt=100)]
 Alpha = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Part(BaseModel):
@@ -74,6 +83,27 @@ class DataCounts(_Part):
     classes_without_images: NonNegativeInt
 
 
+class Quality(_Part):
+    """How good a calibration is: top-1 on held-out ID images, FPR95 on outliers that are made from them."""
+
+    accuracy: Share
+    fpr95: Share
+
+
+class Quantisation(_Part):
+    """The quantised network of an artifact, and what int8 changed: the whole calibration in float32 and in int8.
+
+    Attributes:
+        network: SHA-256 of the quantised network.
+        compared_images: held-out ID images that both were measured on.
+    """
+
+    network: Sha256
+    compared_images: PositiveInt
+    float32: Quality
+    int8: Quality
+
+
 class Provenance(_Part):
     """Where the artifact comes from."""
 
@@ -83,7 +113,7 @@ class Provenance(_Part):
 
 
 class Metadata(_Part):
-    """Everything in an artifact that is no tensor."""
+    """Everything in an artifact that is no tensor; `quantisation` is there where `engine.precision` is int8 alone."""
 
     format_version: Literal[1] = FORMAT_VERSION
     method: Method
@@ -94,6 +124,14 @@ class Metadata(_Part):
     digests: Digests
     data: DataCounts
     provenance: Provenance
+    quantisation: Quantisation | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, serialise: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        fields = serialise(self)
+        if self.quantisation is None:
+            fields.pop("quantisation", None)
+        return fields
 
 
 def parse_metadata(text: str) -> Metadata:
@@ -116,7 +154,7 @@ def parse_metadata(text: str) -> Metadata:
 def _left_out(part: BaseModel, prefix: str = "") -> Iterator[str]:
     for name in type(part).model_fields:
         value = getattr(part, name)
-        if name not in part.model_fields_set:
+        if name not in part.model_fields_set and name != "quantisation":  # whether it has to be there: see the artifact
             yield prefix + name
         elif isinstance(value, BaseModel):
             yield from _left_out(value, f"{prefix}{name}.")

@@ -122,7 +122,7 @@ class Scorer:
         parts = load_spec(model or artifact.metadata.classifier.spec, weights)
         choice = engine or artifact.metadata.engine
         try:
-            classifier = load_classifier(parts, device, artifact.metadata.preprocess, choice)
+            classifier = load_classifier(parts, device, artifact.metadata.preprocess, choice, artifact.quantised)
         except EngineError as error:
             if engine:
                 raise

@@ -6,13 +6,13 @@ import sys
 from typing import Literal, Protocol, get_args, runtime_checkable
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from scoring.errors import EngineError
 from scoring.types import Features, PixelBatch
 
 EngineName = Literal["eager", "compiled", "openvino", "cudagraph"]
-Precision = Literal["float32", "bfloat16"]
+Precision = Literal["float32", "bfloat16", "int8"]
 ENGINES: tuple[EngineName, ...] = get_args(EngineName)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 ANY = sys.maxsize
@@ -24,13 +24,20 @@ class EngineChoice(BaseModel):
 
     Attributes:
         name: see `scoring.engines`.
-        precision: of the backbone; the head and the score are always computed in float32.
+        precision: of the backbone; the head and the score are always computed in float32. `int8` is OpenVINO's alone,
+            and runs a network that calibration has quantised.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: EngineName = "eager"
     precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _can_compute(self) -> EngineChoice:
+        if self.precision == "int8" and self.name != "openvino":
+            raise ValueError(f"{self}: only openvino runs in int8")
+        return self
 
     @classmethod
     def parse(cls, text: str) -> EngineChoice:
@@ -43,7 +50,10 @@ class EngineChoice(BaseModel):
         if name not in ENGINES or (precision or "float32") not in PRECISIONS:
             wanted = f"{', '.join(ENGINES)}, alone or followed by {' or '.join(f':{each}' for each in PRECISIONS)}"
             raise EngineError(f"engine {text!r}: wanted {wanted}")
-        return cls.model_validate({"name": name, "precision": precision or "float32"})
+        try:
+            return cls.model_validate({"name": name, "precision": precision or "float32"})
+        except ValidationError as error:
+            raise EngineError(f"engine {error.errors()[0]['ctx']['error']}") from error
 
     def __str__(self) -> str:
         return f"{self.name}:{self.precision}"

@@ -188,3 +188,19 @@ def test_split_elsewhere(tmp_path: Path) -> None:
     shutil.copytree(there, here)
     after = [relative(side, here) for side in LabelledImages.read(here, NAMES, 3).split(0.3)]
     assert before == after
+
+
+@pytest.mark.parametrize(("count", "kept"), [(1, 1), (10, 10), (39, 39), (40, 40), (1000, 40)])
+def test_thin(tmp_path: Path, count: int, kept: int) -> None:
+    """As many as asked for, or all; in their order, none twice, and from each class its share."""
+    for name in "abcd":
+        for number in range(10):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{number}.png").touch()
+    images = LabelledImages.read(tmp_path, None, 4)
+    thin = images.thin(count)
+    assert len(thin.items) == kept
+    assert [each for each in images.items if each in thin.items] == list(thin.items)
+    shares = [sum(label == each for _, label in thin.items) for each in range(4)]
+    assert max(shares) - min(shares) <= 1
+    assert thin.class_folders == images.class_folders

@@ -56,6 +56,11 @@ def test_a_network_that_an_engine_breaks_is_no_defect(monkeypatch: pytest.Monkey
     assert failed.obstacle == "fails on this network: unsupported operation"
 
 
+def test_int8_is_no_candidate() -> None:
+    """Its price cannot be told from a few images: whoever wants it names it."""
+    assert {each.precision for each in CANDIDATES} == {"float32", "bfloat16"}
+
+
 @pytest.mark.parametrize(
     ("tolerance", "taken"), [(0.0, REFERENCE), (0.01, OPENVINO), (0.5, EngineChoice(name="compiled"))]
 )

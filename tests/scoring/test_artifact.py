@@ -22,7 +22,7 @@ from torch import Tensor
 from scoring.artifact import CALIBRATION_SCORES, TENSORS, Artifact
 from scoring.errors import ArtifactError, DigestMismatchError
 from scoring.metadata import METADATA_KEY
-from tests.scoring.artifacts import ALPHAS, CLASSES, PREPROCESS, build, put_together, take_apart
+from tests.scoring.artifacts import ALPHAS, CLASSES, PREPROCESS, build, build_int8, put_together, take_apart
 
 GOLDEN = Path(__file__).parent / "golden" / "tiny.safetensors"
 
@@ -142,6 +142,112 @@ def test_a_large_artifact_is_small(tmp_path: Path) -> None:
     build([f"class {index}" for index in range(1000)], 2048, 10_000).save(tmp_path / "a")
     assert (tmp_path / "a").stat().st_size < 20_000_000
     assert Artifact.load(tmp_path / "a").masks.contribution.shape == (1000, 2048)
+
+
+class TestInt8:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        """A sound artifact with a quantised network."""
+        build_int8().save(tmp_path / "int8.safetensors")
+        return tmp_path / "int8.safetensors"
+
+    def test_gives_the_network_back(self, path: Path) -> None:
+        """Byte for byte, and what was measured of it; written again it is the same file."""
+        loaded = Artifact.load(path)
+        assert loaded.quantised is not None
+        assert [bytes(part.tolist()) for part in loaded.quantised] == [b"<net/>", bytes(range(8))]
+        assert loaded.metadata == build_int8().metadata
+        assert loaded.to_bytes() == path.read_bytes()
+
+    def test_is_laid_out_as_specified(self, path: Path) -> None:
+        """Two tensors of bytes more, and one group of fields more; other artifacts have neither."""
+        plain = take_apart(GOLDEN)
+        tensors, metadata = take_apart(path)
+        assert {name: (each.dtype, each.shape) for name, each in tensors.items() if name not in plain[0]} == {
+            "int8_network.xml": (torch.uint8, (6,)),
+            "int8_network.constants": (torch.uint8, (8,)),
+        }
+        assert metadata.keys() - plain[1].keys() == {"quantisation"}
+        assert metadata["quantisation"].keys() == {"network", "compared_images", "float32", "int8"}
+
+    @pytest.mark.parametrize("names", [["xml"], ["constants"], ["xml", "constants"]])
+    def test_without_its_network(self, path: Path, names: list[str]) -> None:
+        """A part that is missing is named, with what is there."""
+        tensors, metadata = take_apart(path)
+        for name in names:
+            del tensors[f"int8_network.{name}"]
+        error = refused(put_together(path, tensors, metadata), "int8_network")
+        assert error.found == [name for name in tensors if name.startswith("int8")]
+
+    def test_a_network_where_none_belongs(self, path: Path) -> None:
+        """An engine in float32 has no use for one: somebody has mixed up two artifacts."""
+        tensors, metadata = take_apart(path)
+        metadata["engine"]["precision"] = "float32"
+        assert "precision float32" in str(refused(put_together(path, tensors, metadata), "int8_network"))
+
+    @pytest.mark.parametrize("name", ["xml", "constants"])
+    @pytest.mark.parametrize("how", ["a byte", "longer", "empty"])
+    def test_another_network(self, path: Path, name: str, how: str) -> None:
+        """One byte that is not as it was measured is refused, whatever OpenVINO would make of it."""
+        tensors, metadata = take_apart(path)
+        whole = tensors[f"int8_network.{name}"]
+        whole[-1] ^= how == "a byte"
+        changed = {"a byte": whole, "longer": torch.cat([whole, whole[:1]]), "empty": whole[:0]}[how]
+        tensors[f"int8_network.{name}"] = changed
+        refused(put_together(path, tensors, metadata), "quantisation.network")
+
+    def test_a_byte_that_wanders(self, path: Path) -> None:
+        """From the end of one part to the beginning of the other."""
+        tensors, metadata = take_apart(path)
+        xml, constants = tensors["int8_network.xml"], tensors["int8_network.constants"]
+        tensors |= {"int8_network.xml": xml[:-1], "int8_network.constants": torch.cat([xml[-1:], constants])}
+        refused(put_together(path, tensors, metadata), "quantisation.network")
+
+    @pytest.mark.parametrize("network", [torch.zeros(2, 4, dtype=torch.uint8), torch.zeros(8), torch.tensor(1)])
+    def test_that_is_no_row_of_bytes(self, path: Path, network: Tensor) -> None:
+        """Another type, another shape."""
+        tensors, metadata = take_apart(path)
+        tensors["int8_network.constants"] = network
+        refused(put_together(path, tensors, metadata), "int8_network.constants")
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [
+            ("network", "0" * 64),
+            ("network", "0"),
+            ("compared_images", 0),
+            ("float32.accuracy", 1.5),
+            ("int8.fpr95", -0.1),
+            ("int8.fpr95", None),
+            ("int8.auroc", 0.5),
+        ],
+    )
+    def test_a_wrong_value_is_named(self, path: Path, field: str, value: object) -> None:
+        """What was measured has its bounds, and nothing may be added."""
+        tensors, metadata = take_apart(path)
+        *groups, last = field.split(".")
+        group = metadata["quantisation"][groups[0]] if groups else metadata["quantisation"]
+        group[last] = value
+        refused(put_together(path, tensors, metadata), f"quantisation.{field}")
+
+    def test_without_what_was_measured(self, path: Path) -> None:
+        """Neither a network without its digest, nor a part of the group."""
+        tensors, metadata = take_apart(path)
+        del metadata["quantisation"]["int8"]["fpr95"]
+        refused(put_together(path, tensors, metadata), "quantisation.int8.fpr95")
+        del metadata["quantisation"]
+        refused(put_together(path, tensors, metadata), "quantisation")
+
+    def test_what_was_measured_where_none_belongs(self, path: Path) -> None:
+        """Of another precision nothing of the kind is said."""
+        metadata = take_apart(path)[1] | {"engine": SOUND["engine"]}
+        refused(put_together(path, take_apart(GOLDEN)[0], metadata), "quantisation")
+
+    def test_of_an_engine_that_has_none(self, path: Path) -> None:
+        """Only openvino runs in int8."""
+        tensors, metadata = take_apart(path)
+        metadata["engine"]["name"] = "eager"
+        assert "only openvino" in str(refused(put_together(path, tensors, metadata), "engine"))
 
 
 class TestSaving:
