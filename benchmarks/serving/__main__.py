@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> None:
     photographs = originals(data)
     network.make(photographs, NETWORK)
     ours.prepare(ours.ARTIFACT, data / "imagenet_sample")
+    if "ours_int8" in given.only:
+        ours.prepare(ours.INT8_ARTIFACT, data / "imagenet_sample")
     tiny_classes(TINY_PICTURES, tiny.CLASSES, TINY_PER_CLASS, tiny.SIDE)
     ours.prepare(ours.TINY_ARTIFACT, TINY_PICTURES)
     contest = Contest(

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.serving.engines import ENGINE_VARIABLE, NETWORK_VARIABLE, PORT_VARIABLE
 from benchmarks.serving.folders import NETWORK, ROOT
-from benchmarks.serving.ours import ARTIFACT, TINY_ARTIFACT, serve_command
+from benchmarks.serving.ours import ARTIFACT, INT8_ARTIFACT, TINY_ARTIFACT, serve_command
 
 JPEG = {"Content-Type": "image/jpeg"}
 
@@ -95,6 +95,13 @@ OURS = Contestant(
     path="/v1/predict",
     index=_own_index,
 )
+OURS_INT8 = Contestant(
+    "ours_int8",
+    "line-ood in int8, with its score",
+    serve_command(INT8_ARTIFACT),
+    path="/v1/predict",
+    index=_own_index,
+)
 OURS_NULL = Contestant(
     "ours_null",
     "line-ood, next to no network",
@@ -113,7 +120,8 @@ NULL = Contestant(
     index=None,
     tiny=True,
 )
-PEERS = (
+PEERS = (  # in int8 we are one more opponent of ourselves: every match is played against bfloat16
+    OURS_INT8,
     _mosec("mosec", "Mosec", {}),
     _peer("fastapi_plain", "plain FastAPI", FASTAPI),
     _peer("litserve", "LitServe", ("litserve==0.2.19",)),

@@ -14,14 +14,19 @@ COMMAND = Path(sys.executable).with_name("line-ood")
 MODEL = "torchvision:resnet50.IMAGENET1K_V1"
 TINY = f"{Path(__file__).with_name('tiny.py')}:tiny"
 ARTIFACT = ARTIFACTS / "resnet50.safetensors"
+INT8_ARTIFACT = ARTIFACTS / "resnet50_int8.safetensors"
 TINY_ARTIFACT = ARTIFACTS / "tiny.safetensors"
+
+ENGINES = {
+    ARTIFACT: ("--engine", "openvino:bfloat16"),
+    INT8_ARTIFACT: ("--engine", "openvino:int8", "--int8-tolerance", "1"),  # random weights have no accuracy to lose
+}
 
 
 def calibrate_command(artifact: Path, data: Path) -> list[str]:
     """How the artifact is made."""
     flags = ["--data", str(data), "--out", str(artifact), "--decoder", "turbo"]
-    engine = [] if artifact == TINY_ARTIFACT else ["--engine", "openvino:bfloat16"]
-    return [str(COMMAND), "calibrate", *_model(artifact), *flags, *engine]
+    return [str(COMMAND), "calibrate", *_model(artifact), *flags, *ENGINES.get(artifact, ())]
 
 
 def serve_command(artifact: Path) -> tuple[str, ...]:
