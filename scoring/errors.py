@@ -7,6 +7,7 @@ LineOodError                 message fit for whoever caused it; the command line
 ├── PreprocessError          the preprocessing is unknown or does not make sense
 ├── ArtifactError            a field of an artifact: what was wanted, what was found
 │   └── DigestMismatchError  artifact and classifier do not belong together
+├── SelfTestError            the probe images do not score as they did when they were calibrated
 ├── DatasetError             a folder that cannot be calibrated or evaluated on
 ├── TooFewImagesError        no threshold can keep the promised rate; says how many images can
 └── ImageError               one image; always its sender's, never its neighbour's
@@ -56,6 +57,10 @@ class ArtifactError(LineOodError):
 
 class DigestMismatchError(ArtifactError):
     """The artifact was calibrated with another classifier than the one that was loaded."""
+
+
+class SelfTestError(LineOodError):
+    """The classifier that was loaded does not score the artifact's probe images as it did when it was calibrated."""
 
 
 class DatasetError(LineOodError):

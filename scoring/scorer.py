@@ -13,13 +13,18 @@ import torch
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
+from scoring.conformal import FloatArray
 from scoring.detector import LineDetector
-from scoring.engines.engine import EngineChoice
-from scoring.errors import ArtifactError, EngineError
+from scoring.engines.engine import EngineChoice, Precision
+from scoring.errors import ArtifactError, EngineError, SelfTestError
 from scoring.metadata import OperatingPoint, digests_of
 from scoring.probes import probe_pixels
 from scoring.spec import load_spec
 from scoring.types import PixelBatch
+
+# What the self-test allows, as a share of the distance from the 5 % to the 95 % quantile of the calibration scores.
+# Between processors float32 rounds differently, and the others more so.
+PROBE_TOLERANCES: dict[Precision, float] = {"float32": 0.01, "bfloat16": 0.05, "int8": 0.05}
 
 NOT_FINITE = "the classifier's answer is not a finite number"
 
@@ -112,11 +117,12 @@ class Scorer:
             device: where to run.
             model: SPEC to load instead of the artifact's.
             weights: file with the classifier's weights.
-            engine: another one than the artifact was calibrated with; `probe_deviation` says what that costs.
+            engine: another one than the artifact was calibrated with; `probe_deviations` says what that costs.
 
         Raises:
             LineOodError: the artifact, the SPEC or the weights are not usable, or do not belong together.
             EngineError: the engine cannot be used here.
+            SelfTestError: it scores otherwise than calibrated.
         """
         artifact = Artifact.load(path)
         parts = load_spec(model or artifact.metadata.classifier.spec, weights)
@@ -129,12 +135,32 @@ class Scorer:
             raise EngineError(
                 f"the artifact was calibrated with {choice}: {error}; --engine serves with another one, at other scores"
             ) from error
-        return cls(classifier, artifact)
+        scorer = cls(classifier, artifact)
+        if choice == artifact.metadata.engine:
+            scorer.check_probes()
+        return scorer
 
-    def probe_deviation(self) -> float:
-        """How far `ood_score` is from the calibrated one, at most, on the images of `scoring.probes`."""
+    def probe_deviations(self) -> FloatArray:
+        """How far `ood_score` is from the calibrated one on each of the images of `scoring.probes`."""
         scores = [score.ood_score for score in self.score(probe_pixels(self.classifier.preprocess.crop))]
-        return float(np.abs(scores - self.artifact.probe_scores).max())
+        return np.abs(scores - self.artifact.probe_scores)
+
+    def check_probes(self) -> None:
+        """Make sure that this is the path that was calibrated: network, preprocessing, engine, libraries, processor.
+
+        Raises:
+            SelfTestError: half of the probe images or more deviate by more than the tolerance.
+        """
+        precision = self.artifact.metadata.engine.precision
+        low, high = np.quantile(self.artifact.calibration_scores, (0.05, 0.95))
+        tolerance = PROBE_TOLERANCES[precision] * max(high - low, np.finfo(np.float32).eps * abs(high))
+        # The median: one image whose routed class ties may jump on another processor, a wrong path moves them all.
+        deviation = float(np.median(self.probe_deviations()))
+        if not deviation <= tolerance:
+            raise SelfTestError(
+                f"self-test: the probe images score {deviation:.2g} (median) away from what was calibrated, "
+                f"{tolerance:.2g} is allowed: the network, its preprocessing or the engine is not what it was then"
+            )
 
     @torch.inference_mode()
     def score(self, pixels: PixelBatch, *, alone: bool = True) -> list[ImageScore]:

@@ -59,7 +59,7 @@ def _load_scorer(settings: Settings) -> Scorer:
     if engine not in (None, scorer.artifact.metadata.engine):
         typer.echo(
             f"calibrated with {scorer.artifact.metadata.engine}, served with {engine}: "
-            f"scores of the probe images differ by up to {scorer.probe_deviation():.2g}",
+            f"scores of the probe images differ by up to {scorer.probe_deviations().max():.2g}",
             err=True,
         )
     return scorer

@@ -205,7 +205,7 @@ def test_engine_and_decoder_are_recorded_and_used(
     assert metadata.preprocess.decoder == "turbo"
     scorer = Scorer.load(out, torch.device("cpu"))
     assert scorer.classifier.choice == metadata.engine
-    assert scorer.probe_deviation() == 0
+    assert scorer.probe_deviations().max() == 0
     assert Scorer.load(calibrated.artifact, torch.device("cpu")).classifier.choice == EngineChoice()
 
 
