@@ -2,6 +2,6 @@
 
 Rooms, each importing only those before it:
 errors, types, arrays, images, preprocess, spec, cores, backbone, engines, classifier, line, kernels, methods,
-detector, conformal, probes, metadata, artifact, scorer.
+detector, conformal, groups, combination, ensemble, probes, metadata, artifact, scorer.
 `embedded` holds the default network that the service starts with.
 """

@@ -74,12 +74,14 @@ class TooFewImagesError(LineOodError):
         alpha: target false-reject rate.
         found: number of calibration images at hand.
         needed: the smallest number with which `alpha` can be kept.
+        marginal: the smallest number for the marginal guarantee, where the PAC one was asked for.
     """
 
-    def __init__(self, alpha: float, found: int, needed: int) -> None:
+    def __init__(self, alpha: float, found: int, needed: int, marginal: int | None = None) -> None:
+        instead = "" if marginal is None else f", or take the marginal guarantee, which needs {marginal} images"
         super().__init__(
-            f"alpha = {alpha:g} needs at least {needed} held-out images, found {found}: "
-            f"give {needed - found} more or a larger alpha"
+            f"alpha = {alpha:g} needs at least {needed} held-out images{'' if marginal is None else ' for PAC'}, "
+            f"found {found}: give {needed - found} more or a larger alpha{instead}"
         )
         self.alpha = alpha
         self.found = found
