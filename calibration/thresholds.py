@@ -9,6 +9,7 @@ values between which the percentile lies; only the few thousand products between
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -28,13 +29,21 @@ Places = npt.NDArray[np.int64]
 
 def weight_thresholds(contribution: Contribution, weight: HeadWeight, p_w: float) -> WeightThresholds:
     """Thresholds of all classes; `p_w` = 0 removes nothing: -inf."""
+    find = threshold_finder(weight, p_w)
+    rows = tqdm(contribution, desc="weight thresholds", unit="class", disable=None)
+    return torch.tensor([find(row) for row in rows], dtype=torch.float64)
+
+
+def threshold_finder(weight: HeadWeight, p_w: float) -> Callable[[ClassContribution], float]:
+    """What finds the threshold of one class; for several threads at once."""
     is_small = weight.numel() <= SMALL or len(weight) < STRIDE
     columns = None if p_w == 0 or is_small else SortedColumns(weight, p_w)
-    found = []
-    for row in tqdm(contribution, desc="weight thresholds", unit="class", disable=None):
+
+    def find(row: ClassContribution) -> float:
         threshold = None if columns is None else columns.threshold(row)
-        found.append(line.weight_threshold(row, weight, p_w) if threshold is None else threshold)
-    return torch.tensor(found, dtype=torch.float64)
+        return line.weight_threshold(row, weight, p_w) if threshold is None else threshold
+
+    return find
 
 
 class SortedColumns:

@@ -1,0 +1,82 @@
+"""Which score an artifact should publish: the one that separates best on average, LINe where that costs little.
+
+All methods are compared on the same cross-validated ID images and outliers, see `calibration.folds`, by the
+criterion of the search: AUROC averaged over the kinds of outliers; mean FPR95 decides between equals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from calibration.folds import MethodScores
+from calibration.separation import MEAN, Separation, mean_separation, separate
+
+LINE = "line"
+MARGIN = 0.01  # of AUROC: of 1000 images cross-validation can hardly tell less
+ROUNDING = 1e-9  # of a difference: one point exactly is within one point
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was compared and what came of it.
+
+    Attributes:
+        rows: a row for each method and kind of outliers, and for each method's mean.
+        best: the method with the greatest mean AUROC.
+        primary: the recommendation: LINe where it is within MARGIN of the best, and else the best.
+        warnings: why it is another one than LINe, and which kinds of outliers would rather have another one still.
+    """
+
+    rows: tuple[Separation, ...]
+    best: str
+    primary: str
+    warnings: tuple[str, ...]
+
+
+def choose(scores: Mapping[str, MethodScores]) -> Choice:
+    """Compare methods.
+
+    Args:
+        scores: by method; of equally good ones the first is taken.
+    """
+    kinds = [kind for method in scores.values() for kind in method.outside]
+    by_kind = [
+        separate(method, kind, inside, outside)
+        for method, (inside, outsides) in scores.items()
+        for kind, outside in outsides.items()
+    ]
+    means = {method: mean_separation(by_kind, method) for method in scores}
+    best = _best(means.values())
+    primary = best
+    if LINE in means and _is_close(means[LINE], best):
+        primary = means[LINE]
+    warnings = [] if primary.method == LINE or LINE not in means else [_loses(means[LINE], best)]
+    for kind in dict.fromkeys(kinds):
+        of_kind = {row.method: row for row in by_kind if row.ood == kind}
+        winner = _best(of_kind.values())
+        if not _is_close(of_kind[primary.method], winner):
+            warnings.append(_disagrees(kind, winner, of_kind[primary.method]))
+    return Choice((*by_kind, *means.values()), best.method, primary.method, tuple(warnings))
+
+
+def _best(rows: Iterable[Separation]) -> Separation:
+    return max(rows, key=lambda row: (row.auroc, -row.fpr95))
+
+
+def _is_close(row: Separation, best: Separation) -> bool:
+    return row.auroc >= best.auroc - MARGIN - ROUNDING
+
+
+def _loses(line: Separation, best: Separation) -> str:
+    return (
+        f"LINe is not the best score of this network: {MEAN} AUROC {100 * line.auroc:.1f} % against "
+        f"{100 * best.auroc:.1f} % of {best.method}, on cross-validated images and the outliers at hand"
+    )
+
+
+def _disagrees(kind: str, winner: Separation, primary: Separation) -> str:
+    return (
+        f"against outliers {kind!r} {winner.method} would be better than {primary.method}: AUROC "
+        f"{100 * winner.auroc:.1f} % instead of {100 * primary.auroc:.1f} %"
+    )
