@@ -17,8 +17,12 @@ from calibration.flags import (
     alphas_of,
     channels,
     check_folder,
+    check_primary,
     check_writable,
+    combined_of,
+    guarantee_of,
     line_settings,
+    methods_of,
     ood_folders,
     partial_folder,
     preprocess_of,
@@ -69,6 +73,22 @@ def calibrate(
         list[str] | None,
         typer.Option(help=f"Target false-reject rate, or NAME=RATE; the first is the default. [{DEFAULT_ALPHA}]"),
     ] = None,
+    methods: Annotated[
+        str,
+        typer.Option(help="Which scores to fit beside LINe: all that fit the network, none, or names after commas."),
+    ] = "all",
+    combine: Annotated[str, typer.Option(help="Which scores to merge to one more, called combined.")] = "line,energy",
+    primary: Annotated[
+        str, typer.Option(help="Whose score decides: line, another that is fitted, or combined.")
+    ] = "line",
+    guarantee: Annotated[
+        str,
+        typer.Option(
+            help="marginal: the false-reject rate is alpha at most, on average over calibration sets; "
+            "pac: with all but a share --delta of them."
+        ),
+    ] = "marginal",
+    delta: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Share of calibration sets that may fail.")] = 0.05,
     resize: Annotated[int | None, typer.Option(min=1, help="Short side after resizing, in pixels.")] = None,
     crop: Annotated[int | None, typer.Option(min=1, help="Side of the centre crop, in pixels.")] = None,
     mean: Annotated[str | None, typer.Option(help="R,G,B of pixels in 0..1.")] = None,
@@ -108,11 +128,13 @@ def calibrate(
     from calibration.job import calibrate as run
     from calibration.partial import discard
     from calibration.quality import describe
-    from calibration.report import as_text, calibration_summary
+    from calibration.report import as_text, calibration_summary, write_calibration
     from scoring.classifier import load_classifier, pick_device
     from scoring.spec import load_spec
 
     settings = line_settings(preset, p_a, p_w, clip, clip_quantile)
+    fitted, combined = methods_of(methods), combined_of(combine)
+    check_primary(primary, fitted, combined)
     alphas = alphas_of(alpha or [str(DEFAULT_ALPHA)])
     check_writable(out)
     parts = load_spec(model, weights)
@@ -137,12 +159,18 @@ def calibrate(
         command=shlex.join(["line-ood", *sys.argv[1:]]),
         class_names=parts.class_names,
         int8_tolerance=int8_tolerance,
+        methods=fitted,
+        combined=combined,
+        primary=primary,
+        guarantee=guarantee_of(guarantee),
+        delta=delta,
     )
     calibration = run(job, classifier, partial_folder(out))
     artifact_id = calibration.artifact.save(out)
     discard(partial_folder(out))
     summary = as_text(calibration_summary(calibration, artifact_id))
     summary_path(out).write_text(summary + "\n")
+    write_calibration(calibration, artifact_id, out)
     typer.echo(summary)
     if quantisation := calibration.artifact.metadata.quantisation:
         typer.echo(describe(quantisation), err=True)
@@ -155,24 +183,63 @@ def calibrate(
 @app.command()
 def evaluate(
     artifact: ArtifactOption,
-    id_folder: Annotated[Path, typer.Option("--id", help="Held-out in-distribution images.")],
-    ood: Annotated[list[str], typer.Option(help="NAME=DIR of out-of-distribution images; repeat for more.")],
-    out: Annotated[Path, typer.Option(help="Folder for evaluation.json and evaluation.csv.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for report.html, its pictures, evaluation.json and evaluation.csv.")
+    ],
+    id_folder: Annotated[Path | None, typer.Option("--id", help="Held-out in-distribution images.")] = None,
+    ood: Annotated[
+        list[str] | None, typer.Option(help="NAME=DIR of out-of-distribution images; repeat for more.")
+    ] = None,
+    benchmark: Annotated[
+        str | None, typer.Option(help="A benchmark of the field instead, published numbers beside: docs/field.md.")
+    ] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder that the sets of the benchmark lie in.")] = None,
     model: ModelOption = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Measure FPR95, AUROC and AUPR of LINe, MSP and Energy, and the realised reject rate."""
+    """Measure FPR95, AUROC and AUPR of every method of the artifact, and the realised reject rate."""
     from calibration.evaluate import evaluate as run
     from calibration.report import evaluation_tables, write_evaluation
 
-    folders = ood_folders(ood)
     check_folder("--out", out)
+    if benchmark is not None:
+        if id_folder or ood or root is None:
+            raise typer.BadParameter("goes with --root, and without --id and --ood", param_hint="--benchmark")
+        _evaluate_field(_load_scorer(artifact, model, weights, device), benchmark, root, out)
+        return
+    if id_folder is None or not ood or root is not None:
+        raise typer.BadParameter("give --id and --ood, or --benchmark and --root", param_hint="--id")
+    folders = ood_folders(ood)
     result = run(_load_scorer(artifact, model, weights, device), id_folder, folders)
     write_evaluation(result, out)
     typer.echo(evaluation_tables(result))
     for path, reason in result.unreadable.items():
         typer.echo(f"skipped {path}: {reason}", err=True)
+
+
+def _evaluate_field(scorer: Scorer, name: str, root: Path, out: Path) -> None:
+    """Evaluate on the sets of a benchmark that are there, and print what is published beside."""
+    from calibration.evaluate import evaluate as run
+    from calibration.field.benchmark import load
+    from calibration.field.comparison import HEADER, beside
+    from calibration.field.folders import resolve
+    from calibration.field.record import record, warnings
+    from calibration.field.selection import select
+    from calibration.report import as_text, evaluation_tables, table, write_evaluation
+
+    benchmark = load(name)
+    found = resolve(benchmark, root)
+    preprocess = scorer.artifact.metadata.preprocess
+    for warning in warnings(found, preprocess):
+        typer.echo(f"warning: {warning}", err=True)
+    with select(found) as folders:
+        result = run(scorer, folders.inside, folders.outside)
+        write_evaluation(result, out)
+    content = record(found, result, scorer.artifact.artifact_id, preprocess)
+    (out / "benchmark.json").write_text(as_text(content) + "\n", encoding="utf-8")
+    typer.echo(evaluation_tables(result))
+    typer.echo(table(list(HEADER), [row.cells() for row in beside(benchmark, result)]))
 
 
 @app.command()

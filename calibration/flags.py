@@ -6,14 +6,16 @@ Each error names the flag. Heavy imports stand inside the functions, so that `--
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import typer
 
 from calibration.settings import PRESETS, LineSettings
 
 if TYPE_CHECKING:
+    from scoring.conformal import Guarantee
     from scoring.preprocess import Preprocess
     from scoring.spec import ClassifierParts
 
@@ -57,6 +59,55 @@ def alphas_of(given: list[str]) -> dict[str, float]:
             raise typer.BadParameter(f"{name!r} is given twice", param_hint="--alpha")
         alphas[name] = rate
     return alphas
+
+
+def methods_of(given: str) -> tuple[str, ...] | None:
+    """Names of methods beside LINe; None for all that fit the network."""
+    from scoring.methods import METHODS
+
+    if given == "all":
+        return None
+    return () if given == "none" else _some_of("--methods", given, METHODS)
+
+
+def combined_of(given: str) -> tuple[str, ...]:
+    """Names of methods to merge."""
+    from scoring.ensemble import LINE
+    from scoring.methods import METHODS
+
+    names = _some_of("--combine", given, (LINE, *METHODS))
+    if len(names) < 2:
+        raise typer.BadParameter(f"{given!r}: wanted two names at least", param_hint="--combine")
+    return names
+
+
+def check_primary(primary: str, methods: tuple[str, ...] | None, combined: tuple[str, ...]) -> None:
+    """Refuse a primary that will not be fitted, before the hours of work."""
+    from scoring.ensemble import COMBINED, LINE
+    from scoring.methods import METHODS
+
+    fitted = (LINE, *(METHODS if methods is None else methods))
+    names = (*fitted, COMBINED) if set(combined) <= set(fitted) else fitted
+    if primary not in names:
+        raise typer.BadParameter(f"{primary!r} is none of {', '.join(names)}", param_hint="--primary")
+
+
+def guarantee_of(given: str) -> Guarantee:
+    """What is promised of alpha."""
+    from scoring.conformal import Guarantee
+
+    for known in get_args(Guarantee):
+        if given == known:
+            return cast("Guarantee", known)
+    raise typer.BadParameter(f"{given!r} is none of {', '.join(get_args(Guarantee))}", param_hint="--guarantee")
+
+
+def _some_of(option: str, given: str, known: Collection[str]) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(given.split(",")))
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}", param_hint=option)
+    return names
 
 
 def ood_folders(given: list[str]) -> dict[str, Path]:

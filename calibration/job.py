@@ -11,6 +11,7 @@ from pathlib import Path
 
 from calibration import partial
 from calibration.dataset import LabelledImages
+from calibration.ensemble import fit_ensemble
 from calibration.learnt import learn
 from calibration.loader import batch_size_on
 from calibration.partial import Partial
@@ -23,9 +24,10 @@ from calibration.walk import Pass
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier
+from scoring.conformal import DELTA, Guarantee
 from scoring.detector import LineDetector
 from scoring.engines.engine import EngineChoice
-from scoring.errors import TooFewImagesError
+from scoring.ensemble import LINE, Ensemble
 from scoring.metadata import Digests, Method, Quantisation, digests_of
 from scoring.probes import probe_pixels
 
@@ -45,6 +47,11 @@ class Job:
         command: the command line, to be recorded.
         class_names: one a class; the names of the class folders where there are no others.
         int8_tolerance: how far int8 may lower top-1 or raise FPR95.
+        methods: which are fitted beside LINe; None for all that fit the network.
+        combined: which are merged to one more, if all of them are fitted.
+        primary: whose score decides.
+        guarantee: what is promised of the alphas.
+        delta: share of calibration sets with which `pac` may fail.
     """
 
     spec: str
@@ -55,6 +62,11 @@ class Job:
     command: str
     class_names: tuple[str, ...] | None = None
     int8_tolerance: float = INT8_TOLERANCE
+    methods: tuple[str, ...] | None = None
+    combined: tuple[str, ...] = ("line", "energy")
+    primary: str = LINE
+    guarantee: Guarantee = "marginal"
+    delta: float = DELTA
 
 
 @dataclass(frozen=True)
@@ -95,15 +107,18 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
     if classifier.quantised is not None:
         quantisation, of_float32 = _compare(job, classifier, learnt.detector, digests, folder)
         check_tolerance(quantisation, job.int8_tolerance)
+    fitted = fit_ensemble(classifier, learnt, job.methods, job.combined, job.primary)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
-    scores, holdout_pass = score_holdout(classifier, learnt.detector, job.holdout_images, for_thresholds)
+    scores, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
     unreadable = len(learnt.record.unreadable) + len(holdout_pass.unreadable)
     counts = learnt.statistics.counts
-    metadata = describe(job, classifier, digests, learnt.method, counts, scores, unreadable, quantisation)
-    probe_scores = _score_probes(classifier, learnt.detector)
-    artifact = Artifact(metadata, learnt.masks, counts, scores, probe_scores, classifier.quantised)
+    metadata = describe(
+        job, classifier, digests, learnt.method, fitted, counts, scores[job.primary], unreadable, quantisation
+    )
+    probes = _score_probes(classifier, fitted.ensemble)
+    artifact = Artifact(metadata, learnt.masks, counts, scores, probes, fitted.tensors, classifier.quantised)
     kept = (*for_masks.warnings, *of_float32, *for_thresholds.warnings)
-    warnings = (*kept, *_warnings(job, learnt.statistics, learnt.method))
+    warnings = (*kept, *_warnings(job, learnt.statistics, learnt.method), *fitted.warnings)
     return Calibration(artifact, learnt.record, holdout_pass, warnings)
 
 
@@ -126,8 +141,7 @@ def _compare(
 def _check_alphas(job: Job) -> None:
     count = len(job.holdout_images.items)
     for alpha in job.alphas.values():
-        if conformal.rank(count, alpha) < 1:
-            raise TooFewImagesError(alpha, count, conformal.images_needed(alpha))
+        conformal.demand_rank(count, alpha, job.guarantee, job.delta)
 
 
 def _masks_depend_on(job: Job, classifier: Classifier, digests: Digests) -> Iterator[str]:
@@ -139,14 +153,13 @@ def _masks_depend_on(job: Job, classifier: Classifier, digests: Digests) -> Iter
 
 
 def _thresholds_depend_on(job: Job, masks_key: str) -> Iterator[str]:
-    yield f"{masks_key} {job.settings}"
+    yield f"{masks_key} {job.settings} {job.methods}"
     yield from partial.describe(job.holdout_images)
 
 
-def _score_probes(classifier: Classifier, detector: LineDetector) -> conformal.FloatArray:
-    _, ood_scores = detector.score(classifier.features(probe_pixels(classifier.preprocess.crop)))
-    scores: conformal.FloatArray = ood_scores.double().cpu().numpy()
-    return scores
+def _score_probes(classifier: Classifier, ensemble: Ensemble) -> dict[str, conformal.FloatArray]:
+    _, scores = ensemble.score(classifier.features(probe_pixels(classifier.preprocess.crop)), ensemble.names)
+    return {name: own.double().cpu().numpy() for name, own in scores.items()}
 
 
 def _warnings(job: Job, statistics: FeatureStatistics, method: Method) -> Iterator[str]:

@@ -14,6 +14,7 @@ from calibration.walk import Pass
 from scoring.classifier import Classifier
 from scoring.detector import LineDetector, LineMasks
 from scoring.metadata import Method
+from scoring.methods import Sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,6 +22,7 @@ class Learnt:
     """The first half of a calibration, with one engine."""
 
     statistics: FeatureStatistics
+    sample: Sample
     record: Pass
     method: Method
     masks: LineMasks
@@ -33,7 +35,7 @@ def learn(classifier: Classifier, images: LabelledImages, settings: LineSettings
     Raises:
         DatasetError: no image can be read, features are not finite, or all would be clipped away.
     """
-    statistics, record = collect_statistics(classifier, images, partial)
+    statistics, sample, record = collect_statistics(classifier, images, partial)
     method = choose_method(statistics, settings)
     masks = build_masks(statistics, classifier.head.weight.cpu(), method)
-    return Learnt(statistics, record, method, masks, LineDetector(classifier.head, masks, method.clip))
+    return Learnt(statistics, sample, record, method, masks, LineDetector(classifier.head, masks, method.clip))

@@ -13,12 +13,14 @@ from jaxtyping import Bool
 
 from calibration.dataset import LabelledImages
 from calibration.partial import Partial
+from calibration.sample import SampleRoom
 from calibration.statistics import FeatureStatistics
 from calibration.walk import Pass, walk
 from scoring.classifier import Classifier
 from scoring.conformal import FloatArray
-from scoring.detector import LineDetector
+from scoring.ensemble import Ensemble
 from scoring.errors import DatasetError
+from scoring.methods import Sample
 from scoring.types import Classes, Features
 
 NAMED = 5  # files that an error names
@@ -28,16 +30,18 @@ Finite = Bool[np.ndarray, "batch"]
 
 def collect_statistics(
     classifier: Classifier, images: LabelledImages, partial: Partial
-) -> tuple[FeatureStatistics, Pass]:
+) -> tuple[FeatureStatistics, Sample, Pass]:
     """The pass for the masks.
 
     Raises:
         DatasetError: no image can be read, or the features of one are not finite.
     """
     statistics, record = FeatureStatistics(*classifier.head.weight.shape), Pass()
+    room = SampleRoom(len(images.items))
     if left := partial.load():
         record, tensors = left
         statistics = FeatureStatistics.from_tensors(tensors)
+        room.restore(tensors)
 
     @torch.inference_mode()
     def run(features: Features) -> tuple[Features, Classes]:
@@ -48,35 +52,40 @@ def collect_statistics(
         _refuse_unless(np.isfinite(features.numpy()).all(1), images, indices)
         labels = images.labels(indices)
         statistics.update(features, labels)
+        room.add(indices, features, labels)
         record.correct += int((predicted == labels).sum())
-        partial.save_if_due(record, statistics.tensors)
-    return statistics, record
+        partial.save_if_due(record, lambda: statistics.tensors() | room.tensors())
+    return statistics, room.sample(), record
 
 
 def score_holdout(
-    classifier: Classifier, detector: LineDetector, images: LabelledImages, partial: Partial
-) -> tuple[FloatArray, Pass]:
-    """The pass for the thresholds: scores in ascending order.
+    classifier: Classifier, ensemble: Ensemble, images: LabelledImages, partial: Partial
+) -> tuple[dict[str, FloatArray], Pass]:
+    """The pass for the thresholds: scores in ascending order, by method.
 
     Raises:
-        DatasetError: no image can be read, or the score of one is not finite.
+        DatasetError: no image can be read, or a score of one is not finite.
     """
-    record, scores = Pass(), [np.empty(0)]
+    record, scores = Pass(), {name: [np.empty(0)] for name in ensemble.names}
     if left := partial.load():
         record, tensors = left
-        scores = [tensors["scores"].numpy()]
+        scores = {name: [tensors[name].numpy()] for name in ensemble.names}
 
-    def run(features: Features) -> tuple[FloatArray, Finite, Classes]:
-        logits, ood_scores = detector.score(features)
-        found = ood_scores.double().cpu().numpy()
-        return found, logits.isfinite().all(1).cpu().numpy() & np.isfinite(found), logits.argmax(1).cpu()
+    def run(features: Features) -> tuple[dict[str, FloatArray], Finite, Classes]:
+        logits, found = ensemble.score(features, ensemble.names)
+        own = {name: each.double().cpu().numpy() for name, each in found.items()}
+        finite = logits.isfinite().all(1).cpu().numpy()
+        return own, np.logical_and.reduce([finite, *map(np.isfinite, own.values())]), logits.argmax(1).cpu()
 
     for indices, (found, finite, predicted) in walk(images.paths, classifier, run, "thresholds", record):
         _refuse_unless(finite, images, indices)
-        scores.append(found)
+        for name, own in found.items():
+            scores[name].append(own)
         record.correct += int((predicted == images.labels(indices)).sum())
-        partial.save_if_due(record, lambda: {"scores": torch.from_numpy(np.concatenate(scores))})
-    return np.sort(np.concatenate(scores)), record
+        partial.save_if_due(
+            record, lambda: {name: torch.from_numpy(np.concatenate(own)) for name, own in scores.items()}
+        )
+    return {name: np.sort(np.concatenate(own)) for name, own in scores.items()}, record
 
 
 def _refuse_unless(finite: Finite, images: LabelledImages, indices: Sequence[int]) -> None:

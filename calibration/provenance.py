@@ -23,6 +23,7 @@ from scoring.metadata import (
 from scoring.types import ClassCounts
 
 if TYPE_CHECKING:
+    from calibration.ensemble import Fitted
     from calibration.job import Job
 
 RECORDED_PACKAGES = ("line-ood", "torch", "torchvision", "numpy", "numba", "openvino", "nncf", "pillow", "simplejpeg")
@@ -42,6 +43,7 @@ def describe(
     classifier: Classifier,
     digests: Digests,
     method: Method,
+    fitted: Fitted,
     counts: ClassCounts,
     scores: conformal.FloatArray,
     unreadable: int,
@@ -54,8 +56,17 @@ def describe(
     """
     return Metadata(
         method=method,
+        methods=fitted.settings,
+        combined=list(fitted.combined),
+        primary=job.primary,
         operating_points=[
-            OperatingPoint(name=name, alpha=alpha, threshold=conformal.threshold(scores, alpha))
+            OperatingPoint(
+                name=name,
+                alpha=alpha,
+                guarantee=job.guarantee,
+                delta=job.delta,
+                threshold=conformal.threshold(scores, alpha, job.guarantee, job.delta),
+            )
             for name, alpha in job.alphas.items()
         ],
         classifier=ClassifierReference(

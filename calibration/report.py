@@ -5,15 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 from calibration.evaluate import Evaluation
 from calibration.job import Calibration
 from calibration.separation import Separation
-from scoring import conformal
 from scoring.artifact import Artifact
+
+INTERVALS = ("FPR95, 95 % interval", "AUROC, 95 % interval")
 
 
 def calibration_summary(calibration: Calibration, artifact_id: str) -> dict[str, Any]:
@@ -27,8 +28,7 @@ def calibration_summary(calibration: Calibration, artifact_id: str) -> dict[str,
         "classes": len(metadata.classifier.class_names),
         "features": metadata.classifier.feature_count,
         "operating_points": [
-            point.model_dump() | {"realised_rate_90": conformal.reject_rate_interval(count, point.alpha)}
-            for point in metadata.operating_points
+            point.model_dump() | {"realised_rate_90": point.interval(count)} for point in metadata.operating_points
         ],
         "accuracy": {
             "mask_images": calibration.mask_pass.accuracy,
@@ -40,14 +40,53 @@ def calibration_summary(calibration: Calibration, artifact_id: str) -> dict[str,
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
-    """Write evaluation.json and evaluation.csv."""
+    """Write evaluation.json, evaluation.csv, report.html and its pictures as PNG files."""
+    from calibration.album import evaluation_pictures  # noqa: PLC0415 - matplotlib takes half a second
+    from calibration.page import evaluation_page  # noqa: PLC0415 - likewise, and `inspect` needs neither
+
     folder.mkdir(parents=True, exist_ok=True)
-    content = asdict(evaluation) | {"unreadable": {str(p): reason for p, reason in evaluation.unreadable.items()}}
-    (folder / "evaluation.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    content = json.dumps(evaluation_content(evaluation), indent=2) + "\n"
+    (folder / "evaluation.json").write_text(content, encoding="utf-8")
     with (folder / "evaluation.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [column.name for column in fields(Separation)])
         writer.writeheader()
         writer.writerows(asdict(row) for row in evaluation.separations)
+    pictures = evaluation_pictures(evaluation)
+    for name, png in pictures.items():
+        (folder / f"{name}.png").write_bytes(png)
+    page = evaluation_page(evaluation, pictures, describe_artifact(evaluation.artifact))
+    _write_page(page, folder / "report.html")
+
+
+def write_calibration(calibration: Calibration, artifact_id: str, out: Path) -> Path:
+    """Write the report of a calibration beside its artifact, and say where."""
+    from calibration.album import calibration_pictures  # noqa: PLC0415 - as above
+    from calibration.page import calibration_page  # noqa: PLC0415 - as above
+
+    artifact = replace(calibration.artifact, artifact_id=artifact_id)
+    summary = calibration_summary(calibration, artifact_id)
+    pictures = calibration_pictures(artifact)
+    page = calibration_page(summary, calibration.unreadable, pictures, describe_artifact(artifact))
+    path = out.with_name(out.name.removesuffix(".safetensors") + ".report.html")
+    _write_page(page, path)
+    return path
+
+
+def evaluation_content(evaluation: Evaluation) -> dict[str, Any]:
+    """What evaluation.json holds: all that was measured but the single scores."""
+    return {
+        "artifact_id": evaluation.artifact.artifact_id,
+        "method": evaluation.method,
+        "id_images": evaluation.id_images,
+        "accuracy": evaluation.accuracy,
+        "separations": [asdict(row) for row in evaluation.separations],
+        "reject_rates": [asdict(rate) for rate in evaluation.reject_rates],
+        "ood_images": evaluation.ood_images,
+        "unreadable": {str(path): reason for path, reason in evaluation.unreadable.items()},
+        "reliability": [asdict(row) for row in evaluation.reliability],
+        "classes": [asdict(row) for row in evaluation.classes],
+        "agreement": asdict(evaluation.agreement),
+    }
 
 
 def evaluation_tables(evaluation: Evaluation) -> str:
@@ -57,6 +96,8 @@ def evaluation_tables(evaluation: Evaluation) -> str:
             row.method,
             row.ood,
             *(_percent(value) for value in (row.fpr95, row.auroc, row.aupr_in, row.aupr_out)),
+            _interval(row.fpr95_low, row.fpr95_high),
+            _interval(row.auroc_low, row.auroc_high),
         ]
         for row in evaluation.separations
     ]
@@ -65,7 +106,7 @@ def evaluation_tables(evaluation: Evaluation) -> str:
             rate.operating_point,
             _percent(rate.alpha),
             _percent(rate.realised),
-            " to ".join(_percent(bound) for bound in rate.interval),
+            _interval(*rate.interval),
             *(_percent(share) for share in rate.ood.values()),
         ]
         for rate in evaluation.reject_rates
@@ -77,7 +118,7 @@ def evaluation_tables(evaluation: Evaluation) -> str:
         [
             f"ID images {evaluation.id_images}, top-1 accuracy {accuracy}, unreadable {len(evaluation.unreadable)}",
             "",
-            table(["method", "OOD", "FPR95 ↓", "AUROC ↑", "AUPR-in ↑", "AUPR-out ↑"], separations),
+            table([*("method", "OOD", "FPR95 ↓", "AUROC ↑", "AUPR-in ↑", "AUPR-out ↑"), *INTERVALS], separations),
             "",
             table(["operating point", "alpha", "ID rejected", "90 % interval", *evaluation.ood_images], rates),
         ]
@@ -128,3 +169,11 @@ def _shortened(names: Sequence[str]) -> list[str]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2f}"
+
+
+def _interval(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{_percent(low)} to {_percent(high)}"
+
+
+def _write_page(page: str, path: Path) -> None:
+    path.write_text(page, encoding="utf-8", errors="replace")  # a name on the command line may be no text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
+from calibration.bootstrap import Draws, bootstrap, interval
 from scoring.conformal import FloatArray
 
 MEAN = "mean"
@@ -22,6 +23,8 @@ class Separation:
         auroc: area under the ROC curve.
         aupr_in: area under the precision-recall curve with ID as the positive class.
         aupr_out: the same with OOD as the positive class.
+        fpr95_low, fpr95_high, auroc_low, auroc_high: ends of 95 % intervals over the draw of the images, see
+            `calibration.bootstrap`; None where nobody asked.
     """
 
     method: str
@@ -30,6 +33,32 @@ class Separation:
     auroc: float
     aupr_in: float
     aupr_out: float
+    fpr95_low: float | None = None
+    fpr95_high: float | None = None
+    auroc_low: float | None = None
+    auroc_high: float | None = None
+
+
+def separate_all(
+    id_scores: Mapping[str, FloatArray], ood_scores: Mapping[str, Mapping[str, FloatArray]]
+) -> list[Separation]:
+    """A row for each method and OOD folder, then one for each method's mean, all with their intervals.
+
+    Args:
+        id_scores: by method, one an image.
+        ood_scores: by folder, then by method.
+    """
+    draws = bootstrap(id_scores, ood_scores)
+    rows = [
+        separate(method, name, id_scores[method], scores[method])
+        for method in id_scores
+        for name, scores in ood_scores.items()
+    ]
+    means = [mean_separation(rows, method) for method in id_scores]
+    of_means = {method: np.mean([draws[method, name] for name in ood_scores], axis=0) for method in id_scores}
+    return [_bounded(row, draws[row.method, row.ood]) for row in rows] + [
+        _bounded(row, of_means[row.method]) for row in means
+    ]
 
 
 def separate(method: str, ood: str, id_scores: FloatArray, ood_scores: FloatArray) -> Separation:
@@ -52,3 +81,8 @@ def mean_separation(separations: Iterable[Separation], method: str) -> Separatio
     rows = [row for row in separations if row.method == method]
     numbers = [(row.fpr95, row.auroc, row.aupr_in, row.aupr_out) for row in rows]
     return Separation(method, MEAN, *(float(value) for value in np.mean(numbers, axis=0)))
+
+
+def _bounded(row: Separation, draws: Draws) -> Separation:
+    (fpr95_low, fpr95_high), (auroc_low, auroc_high) = (interval(values) for values in draws)
+    return replace(row, fpr95_low=fpr95_low, fpr95_high=fpr95_high, auroc_low=auroc_low, auroc_high=auroc_high)

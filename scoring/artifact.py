@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +20,25 @@ from safetensors.torch import save
 from torch import Tensor
 
 from scoring import conformal
+from scoring.combination import PREFIX as COMBINATION
 from scoring.detector import LineMasks
 from scoring.engines.quantised import QuantisedNetwork
+from scoring.ensemble import COMBINED
 from scoring.errors import ArtifactError, DigestMismatchError, TooFewImagesError
 from scoring.line import activation_mask
 from scoring.metadata import METADATA_KEY, Digests, Metadata, OperatingPoint, parse_metadata
+from scoring.methods import METHODS
 from scoring.probes import PROBES
 from scoring.types import ClassCounts
 
-CALIBRATION_SCORES = "calibration_scores.line"
-PROBE_SCORES = "probe_scores.line"
+CALIBRATION_SCORES = "calibration_scores."  # and the method, of each
+PROBE_SCORES = "probe_scores."
+LEARNT = "methods."  # and the method, and its own name for it, of all but LINe
 TENSORS = {
     "contribution": torch.float32,
     "counts": torch.int64,
     "activation_mask": torch.bool,
     "weight_thresholds": torch.float64,
-    CALIBRATION_SCORES: torch.float64,
-    PROBE_SCORES: torch.float64,
 }
 NETWORK_TENSORS = ("int8_network.xml", "int8_network.constants")  # uint8; where the precision is int8, and only there
 MAX_BYTES = 2**31  # far above any real artifact: 1000 classes and 2048 features take 10 MB, a network in int8 25 MB
@@ -50,8 +52,9 @@ class Artifact:
         metadata: see `Metadata`.
         masks: see `LineMasks`.
         counts: images a class that made the masks (class).
-        calibration_scores: `ood_score` of the held-out ID images, ascending (image).
-        probe_scores: `ood_score` of the images of `scoring.probes`.
+        scores: of the held-out ID images, ascending (image), by method.
+        probes: scores of the images of `scoring.probes`, by method.
+        learnt: what the methods beside LINe have learnt: the tensors of `scoring.methods` and `scoring.combination`.
         quantised: the backbone in int8, where that was calibrated.
         artifact_id: first 16 digits of the file's SHA-256.
     """
@@ -59,8 +62,9 @@ class Artifact:
     metadata: Metadata
     masks: LineMasks
     counts: ClassCounts
-    calibration_scores: conformal.FloatArray
-    probe_scores: conformal.FloatArray
+    scores: dict[str, conformal.FloatArray]
+    probes: dict[str, conformal.FloatArray]
+    learnt: dict[str, Tensor] = field(default_factory=dict)
     quantised: QuantisedNetwork | None = None
     artifact_id: str = ""
 
@@ -94,13 +98,15 @@ class Artifact:
         tensors, metadata_json = _read(path)
         metadata = parse_metadata(metadata_json)
         quantised = _take_network(tensors, metadata)
+        learnt = _take_learnt(tensors, metadata)
         _check_tensors(tensors, metadata)
         artifact = cls(
             metadata=metadata,
             masks=LineMasks(tensors["contribution"], tensors["activation_mask"], tensors["weight_thresholds"]),
             counts=tensors["counts"],
-            calibration_scores=tensors[CALIBRATION_SCORES].numpy(),
-            probe_scores=tensors[PROBE_SCORES].numpy(),
+            scores={name: tensors[CALIBRATION_SCORES + name].numpy() for name in names_of(metadata)},
+            probes={name: tensors[PROBE_SCORES + name].numpy() for name in names_of(metadata)},
+            learnt=learnt,
             quantised=quantised,
             artifact_id=_identify(path.read_bytes()),
         )
@@ -110,9 +116,18 @@ class Artifact:
         return artifact
 
     @property
+    def calibration_scores(self) -> conformal.FloatArray:
+        """Those of the primary method."""
+        return self.scores[self.metadata.primary]
+
+    @property
     def operating_points(self) -> dict[str, OperatingPoint]:
         """By name; the first one is the default."""
         return {point.name: point for point in self.metadata.operating_points}
+
+    def thresholds(self, point: OperatingPoint) -> dict[str, float]:
+        """Of every method at this operating point."""
+        return {name: point.threshold_of(scores) for name, scores in self.scores.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
         return {
@@ -120,8 +135,9 @@ class Artifact:
             "counts": self.counts,
             "activation_mask": self.masks.activation_mask,
             "weight_thresholds": self.masks.weight_thresholds,
-            CALIBRATION_SCORES: torch.from_numpy(self.calibration_scores),
-            PROBE_SCORES: torch.from_numpy(self.probe_scores),
+            **{CALIBRATION_SCORES + name: torch.from_numpy(scores) for name, scores in self.scores.items()},
+            **{PROBE_SCORES + name: torch.from_numpy(scores) for name, scores in self.probes.items()},
+            **self.learnt,
             **dict(zip(NETWORK_TENSORS, self.quantised or (), strict=False)),
         }
 
@@ -143,14 +159,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], str]:
         if size > MAX_BYTES:
             raise ArtifactError("file", f"at most {MAX_BYTES} bytes", f"{size} bytes in {path}")
         with safe_open(path, framework="pt") as file:
-            found = set(file.keys())
-            if found - set(NETWORK_TENSORS) != set(TENSORS):
-                raise ArtifactError("tensors", sorted(TENSORS), sorted(found))
             # Copies: the file may be replaced while it is being served.
-            stored = {name: file.get_tensor(name) for name in found}
-            mask = stored["activation_mask"]
-            is_binary = mask.dtype != torch.bool or not mask.numel() or int(mask.view(torch.uint8).max()) <= 1
-            _require("activation_mask", "bytes of 0 and 1", is_binary, "others")
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            for name, mask in stored.items():
+                is_binary = mask.dtype != torch.bool or not mask.numel() or int(mask.view(torch.uint8).max()) <= 1
+                _require(name, "bytes of 0 and 1", is_binary, "others")
             tensors = {name: tensor.clone() for name, tensor in stored.items()}
             metadata = (file.metadata() or {}).get(METADATA_KEY)
     except OSError as error:
@@ -185,19 +198,41 @@ def _take_network(tensors: dict[str, Tensor], metadata: Metadata) -> QuantisedNe
     return network
 
 
+def names_of(metadata: Metadata) -> tuple[str, ...]:
+    """All methods of an artifact, LINe first."""
+    return (metadata.method.name, *metadata.methods, *([COMBINED] if metadata.combined else []))
+
+
+def _take_learnt(tensors: dict[str, Tensor], metadata: Metadata) -> dict[str, Tensor]:
+    """Take the tensors of the methods beside LINe out of the others; `restore_all` knows which it wants."""
+    unknown = sorted(set(metadata.methods) - set(METHODS))
+    _require("methods", f"some of {', '.join(METHODS)}", not unknown, ", ".join(unknown))
+    names = names_of(metadata)
+    single = [name for name in names if name != COMBINED]
+    is_merge = len(set(metadata.combined)) == len(metadata.combined) != 1 and set(metadata.combined) <= set(single)
+    _require("combined", f"none or several of {', '.join(single)}", is_merge, ", ".join(metadata.combined))
+    _require("primary", f"one of {', '.join(names)}", metadata.primary in names, metadata.primary)
+    return {name: tensors.pop(name) for name in sorted(tensors) if name.startswith((LEARNT, COMBINATION))}
+
+
 def _check_tensors(tensors: dict[str, Tensor], metadata: Metadata) -> None:
     class_count, feature_count = len(metadata.classifier.class_names), metadata.classifier.feature_count
+    names = names_of(metadata)
+    of_methods = [kind + name for kind in (CALIBRATION_SCORES, PROBE_SCORES) for name in names]
+    types = TENSORS | dict.fromkeys(of_methods, torch.float64)
+    if set(tensors) != set(types):
+        raise ArtifactError("tensors", sorted(types), sorted(tensors))
     shapes = {
         "contribution": (class_count, feature_count),
         "counts": (class_count,),
         "activation_mask": (class_count, feature_count),
         "weight_thresholds": (class_count,),
-        CALIBRATION_SCORES: (metadata.data.calibration_images,),
-        PROBE_SCORES: (PROBES,),
+        **{CALIBRATION_SCORES + name: (metadata.data.calibration_images,) for name in names},
+        **{PROBE_SCORES + name: (PROBES,) for name in names},
     }
     for name, tensor in tensors.items():
         _require(name, f"shape {shapes[name]}", tuple(tensor.shape) == shapes[name], tuple(tensor.shape))
-        _require(name, str(TENSORS[name]), tensor.dtype == TENSORS[name], tensor.dtype)
+        _require(name, str(types[name]), tensor.dtype == types[name], tensor.dtype)
     folders = len(metadata.classifier.class_folders)
     _require("classifier.class_folders", f"{class_count} names", folders == class_count, folders)
     digest = metadata.preprocess.digest()
@@ -205,7 +240,7 @@ def _check_tensors(tensors: dict[str, Tensor], metadata: Metadata) -> None:
 
 
 def _check_values(artifact: Artifact) -> None:
-    scores, thresholds = artifact.calibration_scores, artifact.masks.weight_thresholds
+    thresholds = artifact.masks.weight_thresholds
     finite = bool(artifact.masks.contribution.isfinite().all())
     _require("contribution", "finite numbers", finite, "others")
     _require("counts", "numbers >= 0", bool((artifact.counts >= 0).all()), "a negative one")
@@ -215,9 +250,11 @@ def _check_values(artifact: Artifact) -> None:
     _require("data.classes_without_images", f"{empty} (from the counts)", empty == wanted, wanted)
     usable = bool((thresholds.isfinite() | thresholds.isneginf()).all())
     _require("weight_thresholds", "finite numbers or -inf", usable, "others")
-    ordered = bool(np.isfinite(scores).all() and (np.diff(scores) >= 0).all())
-    _require(CALIBRATION_SCORES, "finite numbers in ascending order", ordered, "others")
-    _require(PROBE_SCORES, "finite numbers", bool(np.isfinite(artifact.probe_scores).all()), "others")
+    for name, scores in artifact.scores.items():
+        ordered = bool(np.isfinite(scores).all() and (np.diff(scores) >= 0).all())
+        _require(CALIBRATION_SCORES + name, "finite numbers in ascending order", ordered, "others")
+    for name, scores in artifact.probes.items():
+        _require(PROBE_SCORES + name, "finite numbers", bool(np.isfinite(scores).all()), "others")
 
 
 def _check_activation_mask(artifact: Artifact) -> None:
@@ -232,12 +269,16 @@ def _check_operating_points(artifact: Artifact) -> None:
     _require("operating_points", "different names", len(set(names)) == len(names), names)
     for index, point in enumerate(points):
         try:
-            wanted = conformal.threshold(artifact.calibration_scores, point.alpha)
+            wanted = point.threshold_of(artifact.calibration_scores)
         except TooFewImagesError as error:
-            field = f"operating_points.{index}.alpha"
-            raise ArtifactError(field, f"one that {error.found} calibration scores can keep", point.alpha) from error
-        field = f"operating_points.{index}.threshold"
-        _require(field, f"{wanted!r} (from the calibration scores)", point.threshold == wanted, point.threshold)
+            one = f"one that {error.found} calibration scores can keep"
+            raise ArtifactError(f"operating_points.{index}.alpha", one, point.alpha) from error
+        _require(
+            f"operating_points.{index}.threshold",
+            f"{wanted!r} (from the calibration scores)",
+            point.threshold == wanted,
+            point.threshold,
+        )
 
 
 def _require(field: str, wanted: object, holds: bool, found: object) -> None:

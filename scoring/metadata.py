@@ -15,7 +15,9 @@ from pydantic import (
     model_serializer,
 )
 
+from scoring import conformal
 from scoring.classifier import Classifier
+from scoring.conformal import FloatArray, Guarantee
 from scoring.engines.engine import EngineChoice
 from scoring.errors import ArtifactError
 from scoring.preprocess import Preprocess
@@ -46,11 +48,30 @@ class Method(_Part):
 
 
 class OperatingPoint(_Part):
-    """A named target false-reject rate on ID images, with the threshold that keeps it."""
+    """A named target false-reject rate on ID images, with the threshold on the primary score that keeps it.
+
+    Attributes:
+        guarantee: what is promised of alpha, see `scoring.conformal`.
+        delta: share of calibration sets with which `pac` may fail; not looked at for `marginal`.
+    """
 
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     alpha: Alpha
+    guarantee: Guarantee
+    delta: Alpha
     threshold: float
+
+    def threshold_of(self, calibration_scores: FloatArray) -> float:
+        """The threshold that keeps the same promise on another method's scores.
+
+        Raises:
+            TooFewImagesError: there are too few.
+        """
+        return conformal.threshold(calibration_scores, self.alpha, self.guarantee, self.delta)
+
+    def interval(self, count: int) -> tuple[float, float]:
+        """Between what the realised false-reject rate lies with 90 % of calibration sets of `count` images."""
+        return conformal.reject_rate_interval(count, self.alpha, self.guarantee, self.delta)
 
 
 class ClassifierReference(_Part):
@@ -113,10 +134,21 @@ class Provenance(_Part):
 
 
 class Metadata(_Part):
-    """Everything in an artifact that is no tensor; `quantisation` is there where `engine.precision` is int8 alone."""
+    """Everything in an artifact that is no tensor.
+
+    Attributes:
+        method: LINe's.
+        methods: hyper-parameters of the other methods that were fitted, by name.
+        combined: methods that are merged to one more, `scoring.combination`; none: there is no such.
+        primary: the method whose score is published as `ood_score` and decides.
+        quantisation: there where `engine.precision` is int8, and nowhere else.
+    """
 
     format_version: Literal[1] = FORMAT_VERSION
     method: Method
+    methods: dict[str, dict[str, float]]
+    combined: list[str]
+    primary: str
     operating_points: Annotated[list[OperatingPoint], Field(min_length=1)]
     classifier: ClassifierReference
     preprocess: Preprocess

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
-from scoring.conformal import FloatArray
+from scoring.conformal import FloatArray, p_values
 from scoring.detector import LineDetector
 from scoring.engines.engine import EngineChoice, Precision
+from scoring.ensemble import restore_ensemble
 from scoring.errors import ArtifactError, EngineError, SelfTestError
 from scoring.metadata import OperatingPoint, digests_of
 from scoring.probes import probe_pixels
 from scoring.spec import load_spec
-from scoring.types import PixelBatch
+from scoring.types import PixelBatch, Scores
 
 # What the self-test allows, as a share of the distance from the 5 % to the 95 % quantile of the calibration scores.
 # Between processors float32 rounds differently, and the others more so.
@@ -60,18 +60,21 @@ class ImageScore:
     Attributes:
         probabilities: softmax of the classifier's logits (class), in float64, where the runners-up
             of a sure network keep their order.
-        ood_score: LINe's energy; higher = more out-of-distribution.
+        ood_score: of the primary method; higher = more out-of-distribution.
         p_value: share of ID images at least as far out, see `scoring.conformal`.
+        methods: score and p-value of each method that was asked for, the primary among them.
     """
 
     probabilities: npt.NDArray[np.float64]
     ood_score: float
     p_value: float
+    methods: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def is_finite(self) -> bool:
         """False where the network answered with NaN or infinity: such an image has no score."""
-        return math.isfinite(self.ood_score) and bool(np.isfinite(self.probabilities).all())
+        scores = (self.ood_score, *(score for score, _ in self.methods.values()))
+        return all(map(math.isfinite, scores)) and bool(np.isfinite(self.probabilities).all())
 
     def decide(self, point: OperatingPoint) -> Decision:
         """Apply one operating point."""
@@ -98,7 +101,11 @@ class Scorer:
             raise ArtifactError("contribution", f"shape {wanted}", found)
         self.classifier = classifier
         self.artifact = artifact
-        self.detector = LineDetector(classifier.head, artifact.masks, artifact.metadata.method.clip)
+        line = LineDetector(classifier.head, artifact.masks, artifact.metadata.method.clip)
+        self.ensemble = restore_ensemble(
+            classifier.head, line, artifact.metadata.methods, artifact.metadata.combined, artifact.learnt
+        )
+        self._primary = artifact.metadata.primary
 
     @classmethod
     def load(
@@ -143,7 +150,7 @@ class Scorer:
     def probe_deviations(self) -> FloatArray:
         """How far `ood_score` is from the calibrated one on each of the images of `scoring.probes`."""
         scores = [score.ood_score for score in self.score(probe_pixels(self.classifier.preprocess.crop))]
-        return np.abs(scores - self.artifact.probe_scores)
+        return np.abs(scores - self.artifact.probes[self._primary])
 
     def check_probes(self) -> None:
         """Make sure that this is the path that was calibrated: network, preprocessing, engine, libraries, processor.
@@ -163,19 +170,28 @@ class Scorer:
             )
 
     @torch.inference_mode()
-    def score(self, pixels: PixelBatch, *, alone: bool = True) -> list[ImageScore]:
+    def score(self, pixels: PixelBatch, *, alone: bool = True, every: bool = False) -> list[ImageScore]:
         """Score a batch; rows that are not finite are for the caller to refuse, see `ImageScore.is_finite`.
 
         Args:
             pixels: on any device.
             alone: see `Engine.features`.
+            every: by all methods of the artifact, not by the primary alone.
         """
-        logits, energies = self.detector.score(self.classifier.features(pixels, alone=alone))
-        ood_scores = energies.double().cpu().numpy()
+        names = self.ensemble.names if every else (self._primary,)
+        logits, scores = self.ensemble.score(self.classifier.features(pixels, alone=alone), names)
         probabilities = logits.double().softmax(1).cpu().numpy()
-        p_values = conformal.p_values(ood_scores, self.artifact.calibration_scores)
-        rows = zip(probabilities, ood_scores.tolist(), p_values.tolist(), strict=True)
-        return [ImageScore(*row) for row in rows]
+        columns = {name: self._with_p_values(name, own) for name, own in scores.items()}
+        return [
+            ImageScore(
+                probabilities[row], *columns[self._primary][row], {name: own[row] for name, own in columns.items()}
+            )
+            for row in range(len(pixels))
+        ]
+
+    def _with_p_values(self, name: str, scores: Scores) -> list[tuple[float, float]]:
+        found = scores.double().cpu().numpy()
+        return list(zip(found.tolist(), p_values(found, self.artifact.scores[name]).tolist(), strict=True))
 
     def predictions(self, score: ImageScore, top_k: int) -> list[Prediction]:
         """The `top_k` most probable classes, the most probable first; fewer where there are fewer classes."""

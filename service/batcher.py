@@ -41,9 +41,12 @@ Room = UInt8[Tensor, "room 3 height width"]  # for a batch, of which some is fil
 
 @runtime_checkable
 class ScoreBatch(Protocol):
-    """Pixels (batch, 3, height, width) to one score an image; `alone`: nothing else runs meanwhile."""
+    """Pixels (batch, 3, height, width) to one score an image.
 
-    def __call__(self, pixels: PixelBatch, *, alone: bool) -> Sequence[ImageScore]:
+    `alone`: nothing else runs meanwhile. `every`: by all methods, not by the primary alone.
+    """
+
+    def __call__(self, pixels: PixelBatch, *, alone: bool, every: bool) -> Sequence[ImageScore]:
         """Score a batch; from as many threads at once as there are lanes."""
 
 
@@ -87,6 +90,7 @@ class _Entry:
     read: Read
     waiter: Waiter
     decode_s: float
+    every: bool
     queued_at: float = field(default_factory=time.monotonic)
     read_s: float = 0  # of its batch
 
@@ -183,13 +187,14 @@ class Batcher:
         """Whether no thread runs."""
         return not any(thread.is_alive() for thread in self._threads)
 
-    def submit(self, read: Read, waiter: Waiter, *, decode_s: float = 0) -> None:
+    def submit(self, read: Read, waiter: Waiter, *, decode_s: float = 0, every: bool = False) -> None:
         """Queue one image.
 
         Args:
             read: gives the image, or raises why there is none; called once, in the thread that scores it.
             waiter: told what became of it, once.
             decode_s: how long the image took to get here, told with the answer.
+            every: score it by all methods; its neighbours in the batch then are, too.
 
         Raises:
             NotReadyError: the threads are gone or about to go.
@@ -197,7 +202,7 @@ class Batcher:
         with self._changed:
             if self._is_stopping or not self.is_alive:
                 raise NotReadyError("the server does not score images any more")
-            self._waiting.append(_Entry(read, waiter, decode_s))
+            self._waiting.append(_Entry(read, waiter, decode_s, every))
             self._changed.notify_all()
 
     def withdraw(self, waiter: Waiter) -> None:
@@ -296,7 +301,7 @@ class Batcher:
     def _answer(self, entries: list[_Entry], pixels: PixelBatch, alone: bool) -> None:
         started = time.monotonic()
         try:
-            scores = self._score(pixels, alone=alone)
+            scores = self._score(pixels, alone=alone, every=any(entry.every for entry in entries))
         except Exception as error:
             log.exception("scoring a batch of %d failed", len(entries))
             self._observer.batch_failed(len(entries))

@@ -126,7 +126,7 @@ class Metrics:
         Gauge("line_ood_queue_capacity", "Images that may be admitted.", registry=registry).set(queue_capacity)
         self._ready = Gauge("line_ood_ready", "1 while the server takes work.", registry=registry)
         info = Gauge("line_ood_artifact_info", "What is served.", ["artifact_id", "model", "method"], registry=registry)
-        info.labels(artifact.artifact_id, model, artifact.metadata.method.name).set(1)
+        info.labels(artifact.artifact_id, model, artifact.metadata.primary).set(1)
         self._class_names = artifact.metadata.classifier.class_names
         self._operating_points = artifact.metadata.operating_points
         self._start_from_zero()

@@ -130,9 +130,9 @@ class Pipeline:
         finally:
             self.admitted -= count
 
-    async def score(self, images: Sequence[Encoded]) -> list[Outcome]:
+    async def score(self, images: Sequence[Encoded], *, every: bool = False) -> list[Outcome]:
         """Decode and score; each image ends in an answer or in its own error. Cancelling drops what waits."""
-        begun = [self._begin(image) for image in images]
+        begun = [self._begin(image, every) for image in images]
         try:
             outcomes = [await each.future if isinstance(each, Promise) else each for each in begun]
         except asyncio.CancelledError:
@@ -145,20 +145,20 @@ class Pipeline:
         self._batch_seconds = max(seconds, default=self._batch_seconds)
         return outcomes
 
-    def _begin(self, image: Encoded) -> Promise | LineOodError:
+    def _begin(self, image: Encoded, every: bool) -> Promise | LineOodError:
         if isinstance(image, LineOodError):
             return image
         promise = Promise(self._mailbox)
         if self._pool is None:
-            self._submit(partial(self._read, image), promise)
+            self._submit(partial(self._read, image), promise, every)
         else:
-            self._pool.submit(self._decode_ahead, image, promise, time.monotonic())
+            self._pool.submit(self._decode_ahead, image, promise, every, time.monotonic())
         return promise
 
     def _read(self, image: bytes) -> Pixels:
         return self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
 
-    def _decode_ahead(self, image: bytes, promise: Promise, received_at: float) -> None:
+    def _decode_ahead(self, image: bytes, promise: Promise, every: bool, received_at: float) -> None:
         """In a thread of the pool: decode and queue, without a way back through the event loop."""
         if not promise.claim():  # nobody waits for it any more
             return
@@ -170,11 +170,11 @@ class Pipeline:
             log.exception("decoding an image failed")
             promise.settle(DecodingError("the server failed to decode this image"))
         else:
-            self._submit(lambda: pixels, promise, decode_s=time.monotonic() - received_at)
+            self._submit(lambda: pixels, promise, every, decode_s=time.monotonic() - received_at)
 
-    def _submit(self, read: Read, promise: Promise, *, decode_s: float = 0) -> None:
+    def _submit(self, read: Read, promise: Promise, every: bool, *, decode_s: float = 0) -> None:
         try:
-            self._batcher.submit(read, promise, decode_s=decode_s)
+            self._batcher.submit(read, promise, decode_s=decode_s, every=every)
         except NotReadyError as error:
             promise.settle(error)
 

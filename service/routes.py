@@ -7,7 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -39,6 +39,7 @@ from service.schemas import (
     ImageErrorDetail,
     ImageResult,
     Instances,
+    MethodResult,
     ModelName,
     OodResult,
     PredictedClass,
@@ -60,6 +61,9 @@ class PredictQuery(BaseModel):
     operating_point: Annotated[
         str | None, Field(description="Which operating point decides; the artifact's first otherwise.")
     ] = None
+    methods: Annotated[
+        Literal["primary", "all"], Field(description="`all` answers the scores of all fitted methods, too.")
+    ] = "primary"
 
 
 class DirectRoute(APIRoute):
@@ -126,7 +130,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     with pipeline.admit(1):  # before the body is read: bodies are bounded like images
         images = await _read(request, settings, deadline)
         with pipeline.admit(len(images) - 1):
-            outcomes = await _score(request, deadline, images)
+            outcomes = await _score(request, deadline, images, every=query.methods == "all")
     _tell_failures(outcomes)
     later = asyncio.get_running_loop().call_soon  # once the answer is on its way
     later(_count, metrics, outcomes)
@@ -136,7 +140,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     answer = PredictResponse(
         request_id=request.state.request_id,
         model=ModelName(name=request.app.state.model_name, artifact_id=pipeline.scorer.artifact.artifact_id),
-        results=[_result(outcome, pipeline.scorer, point, query.top_k) for outcome in outcomes],
+        results=[_result(outcome, pipeline.scorer, point, query) for outcome in outcomes],
         timings_ms=timings,
     )
     server_timing = ", ".join([f"{stage};dur={ms}" for stage, ms in timings.items()])
@@ -230,10 +234,10 @@ async def _for_client(request: Request, deadline: float, work: Awaitable[T]) -> 
         gone.cancel()
 
 
-async def _score(request: Request, deadline: float, images: list[Encoded]) -> list[Outcome]:
+async def _score(request: Request, deadline: float, images: list[Encoded], *, every: bool) -> list[Outcome]:
     pipeline: Pipeline = request.app.state.pipeline
     try:
-        return await _for_client(request, deadline, pipeline.score(images))
+        return await _for_client(request, deadline, pipeline.score(images, every=every))
     except (ClientGoneError, DeadlinePassedError) as error:
         request.app.state.metrics.images_dropped(describe(error).kind, len(images))
         raise
@@ -277,7 +281,7 @@ def _ms(seconds: float) -> float:
     return round(1000 * seconds, 3)
 
 
-def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, top_k: int) -> ImageResult | FailedImage:
+def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, query: PredictQuery) -> ImageResult | FailedImage:
     if not isinstance(outcome, Answer):
         problem = describe(outcome)
         return FailedImage(
@@ -285,13 +289,13 @@ def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, top_k: int)
         )
     score = outcome.score
     decision = score.decide(point)
-    return ImageResult(
+    result = ImageResult(
         predictions=[
             PredictedClass(index=each.index, name=each.name, probability=each.probability)
-            for each in scorer.predictions(score, top_k)
+            for each in scorer.predictions(score, query.top_k)
         ],
         ood=OodResult(
-            method=scorer.artifact.metadata.method.name,
+            method=scorer.artifact.metadata.primary,
             score=score.ood_score,
             p_value=score.p_value,
             threshold=decision.threshold,
@@ -299,3 +303,10 @@ def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, top_k: int)
             reject=decision.reject,
         ),
     )
+    if query.methods == "all":
+        thresholds = scorer.artifact.thresholds(point)
+        result["methods"] = {
+            name: MethodResult(score=own, threshold=thresholds[name], p_value=p_value, reject=own > thresholds[name])
+            for name, (own, p_value) in score.methods.items()
+        }
+    return result

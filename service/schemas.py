@@ -6,7 +6,7 @@ cost more than writing them.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import BaseModel, FailFast, Field
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
@@ -45,6 +45,15 @@ class OodResult(TypedDict):
     reject: Annotated[bool, Field(description="score > threshold.")]
 
 
+class MethodResult(TypedDict):
+    """What one method says, at the operating point that was asked for."""
+
+    score: float
+    threshold: float
+    p_value: float
+    reject: bool
+
+
 class ImageErrorDetail(TypedDict):
     """Why one image of several has no result."""
 
@@ -58,6 +67,7 @@ class ImageResult(TypedDict):
 
     predictions: list[PredictedClass]
     ood: OodResult
+    methods: NotRequired[Annotated[dict[str, MethodResult], Field(description="With `methods=all`: of each, by name.")]]
 
 
 class FailedImage(TypedDict):

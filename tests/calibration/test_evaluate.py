@@ -6,10 +6,11 @@ import csv
 import json
 import math
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,16 @@ import torch
 from PIL import Image
 
 from calibration.dataset import LabelledImages, list_images
-from calibration.evaluate import Evaluation, evaluate, score_folder
+from calibration.evaluate import Evaluation, evaluate
 from calibration.job import Job, calibrate
 from calibration.report import evaluation_tables, write_evaluation
+from calibration.scored import score_folder
 from calibration.separation import Separation
 from calibration.settings import LineSettings
 from scoring.classifier import Classifier, load_classifier
 from scoring.errors import DatasetError
 from scoring.scorer import Scorer
+from tests import reference
 from tests.calibration import networks
 from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders, write_picture
 from tests.calibration.test_separation import slow_auroc, slow_fpr95
@@ -47,7 +50,9 @@ def make_scorer(classifier: Classifier, folder: Path, folders: Sequence[str], na
     masks, holdout = images.split(0.5)
     settings = LineSettings(p_a=30, p_w=60, clip=None, clip_quantile=0.9)
     alphas = {"usual": 0.1, "strict": 0.02}
-    job = Job("networks", masks, holdout, settings, alphas, "test", None if names is None else tuple(names))
+    class_names = None if names is None else tuple(names)
+    few = {"methods": ("msp", "energy"), "combined": ()}  # those that are told here in plain Python
+    job = Job("networks", masks, holdout, settings, alphas, "test", class_names, **few)
     return Scorer(classifier, calibrate(job, classifier).artifact)
 
 
@@ -125,6 +130,29 @@ def test_reject_rates(scorer: Scorer, folders: dict[str, Path], evaluation: Eval
         assert rate.realised == np.mean(rejected["id"])
         assert rate.ood == {"near": np.mean(rejected["near"]), "far": np.mean(rejected["far"])}
         assert 0 < rate.interval[0] < point.alpha < rate.interval[1] < 1
+
+
+def test_agreement(scorer: Scorer, folders: dict[str, Path], evaluation: Evaluation) -> None:
+    """Routed and predicted class are compared image by image, the routed one from a plain loop over the features."""
+    weight, bias = (tensor.double().tolist() for tensor in scorer.classifier.head)
+    clip = scorer.artifact.metadata.method.clip
+    for name, folder in folders.items():
+        same = []
+        for path in score_folder_paths(folder):
+            features, logits = scorer.classifier.forward(scorer.classifier.preprocess.read(path.read_bytes())[None])
+            routed = reference.routed_class(features[0].double().tolist(), weight, bias, clip)
+            same.append(routed == int(logits[0].argmax()))
+        found = evaluation.agreement.inside if name == "id" else evaluation.agreement.ood[name]
+        assert found == pytest.approx(np.mean(same))
+
+
+def test_classes(scorer: Scorer, evaluation: Evaluation) -> None:
+    """Each class has the images that made its masks, and its rejects at the artifact's first operating point."""
+    assert [row.name for row in evaluation.classes] == list(networks.CLASSES)
+    assert [row.mask_images for row in evaluation.classes] == scorer.artifact.counts.tolist()
+    assert sum(row.rejected for row in evaluation.classes) == round(45 * evaluation.reject_rates[0].realised)
+    correct = sum((row.accuracy or 0) * (row.labelled or 0) for row in evaluation.classes)
+    assert correct / 45 == pytest.approx(evaluation.accuracy)
 
 
 def test_a_score_at_the_threshold(scorer: Scorer, folders: dict[str, Path]) -> None:
@@ -237,6 +265,8 @@ def test_tables(evaluation: Evaluation) -> None:
             row.method,
             row.ood,
             *(percent(value) for value in (row.fpr95, row.auroc, row.aupr_in, row.aupr_out)),
+            f"{percent(row.fpr95_low or 0)} to {percent(row.fpr95_high or 0)}",
+            f"{percent(row.auroc_low or 0)} to {percent(row.auroc_high or 0)}",
         ]
     for rate, found in zip(evaluation.reject_rates, cells(text, "operating point"), strict=True):
         assert found == {
@@ -266,22 +296,32 @@ def test_files(evaluation: Evaluation, tmp_path: Path) -> None:
     assert content["unreadable"] == {str(path): reason for path, reason in evaluation.unreadable.items()}
     with (folder / "evaluation.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    measures = [column.name for column in fields(Separation)][2:]
     assert [
-        Separation(row["method"], row["ood"], *(float(row[key]) for key in ("fpr95", "auroc", "aupr_in", "aupr_out")))
-        for row in rows
+        Separation(row["method"], row["ood"], **{key: float(row[key]) for key in measures}) for row in rows
     ] == evaluation.separations
+    assert content["reliability"] == json.loads(json.dumps([asdict(row) for row in evaluation.reliability]))
+    assert content["classes"] == json.loads(json.dumps([asdict(row) for row in evaluation.classes]))
+    assert content["agreement"] == asdict(evaluation.agreement)
+    assert (content["method"], content["artifact_id"]) == ("line", evaluation.artifact.artifact_id)
+    assert (
+        sum(row["predicted"] for row in content["classes"]) == sum(row["labelled"] for row in content["classes"]) == 45
+    )
 
 
-def test_files_of_any_locale(tmp_path: Path) -> None:
+def test_files_of_any_locale(evaluation: Evaluation, tmp_path: Path) -> None:
     """Names beyond ASCII are written as UTF-8, whatever the process believes that files are written in."""
+    rows = [replace(row, ood=row.ood.replace("near", "W\xe4lder")) for row in evaluation.separations]
+    forest = replace(evaluation, separations=rows, ood_images={"W\xe4lder": 24, "far": 7})
+    (tmp_path / "evaluation.pickle").write_bytes(pickle.dumps(forest))
     script = f"""if True:
+        import pickle
         from pathlib import Path
-        from calibration.evaluate import Evaluation
         from calibration.report import write_evaluation
-        from calibration.separation import Separation
-        rows = [Separation("line", "W\\xe4lder", 0.1, 0.2, 0.3, 0.4)]
-        write_evaluation(Evaluation(1, None, rows, [], {{}}, {{}}), Path({str(tmp_path)!r}))
+        folder = Path({str(tmp_path)!r})
+        write_evaluation(pickle.loads((folder / "evaluation.pickle").read_bytes()), folder)
     """
     locale = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     subprocess.run([sys.executable, "-c", script], env=os.environ | locale, cwd=Path(__file__).parents[2], check=True)
-    assert "line,Wälder,0.1" in (tmp_path / "evaluation.csv").read_text(encoding="utf-8")
+    assert "line,Wälder," in (tmp_path / "evaluation.csv").read_text(encoding="utf-8")
+    assert '<th scope="col">Wälder</th>' in (tmp_path / "report.html").read_text(encoding="utf-8")

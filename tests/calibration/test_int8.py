@@ -19,6 +19,7 @@ from calibration.job import Job, calibrate
 from calibration.partial import Partial
 from calibration.settings import LineSettings
 from scoring.artifact import Artifact
+from scoring.detector import LineDetector
 from scoring.engines.engine import EngineChoice
 from scoring.errors import EngineError
 from scoring.metadata import Quality
@@ -69,7 +70,8 @@ def test_says_what_it_costs(int8: Int8) -> None:
     for quality in (metadata.quantisation.float32, metadata.quantisation.int8):
         assert f"{100 * quality.accuracy:.2f}" in line
         assert f"{100 * quality.fpr95:.2f}" in line
-    assert [path.name for path in sorted(int8.artifact.parent.glob("a.*"))] == ["a.safetensors", "a.summary.json"]
+    left = [path.name for path in sorted(int8.artifact.parent.glob("a.*"))]
+    assert left == ["a.report.html", "a.safetensors", "a.summary.json"]
 
 
 def test_float32_is_the_calibration_in_float32(int8: Int8, tmp_path: Path) -> None:
@@ -78,7 +80,8 @@ def test_float32_is_the_calibration_in_float32(int8: Int8, tmp_path: Path) -> No
     classifier = tiny_in_int8()
     classifier.use(EngineChoice(name="openvino"))
     artifact = calibrate(Job("s", masks, holdout, LineSettings(), {"a": 0.1}, "c", CLASSES), classifier).artifact
-    found, _ = job_module.measure_quality(classifier, Scorer(classifier, artifact).detector, holdout)
+    detector = LineDetector(classifier.head, artifact.masks, artifact.metadata.method.clip)
+    found, _ = job_module.measure_quality(classifier, detector, holdout)
     quantisation = Artifact.load(int8.artifact).metadata.quantisation
     assert quantisation is not None
     assert quantisation.float32 == found

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from calibration.separation import Separation, mean_separation, separate
+from calibration.bootstrap import bootstrap
+from calibration.separation import Separation, mean_separation, separate, separate_all
 
 
 def slow_fpr95(inside: Sequence[float], outside: Sequence[float]) -> float:
@@ -90,3 +91,26 @@ def test_mean() -> None:
     found = mean_separation(rows, "line")
     assert (found.method, found.ood) == ("line", "mean")
     assert (found.fpr95, found.auroc, found.aupr_in, found.aupr_out) == pytest.approx((0.3, 0.9, 0.8, 0.7))
+
+
+def test_separate_all() -> None:
+    """Rows are those of each pair alone, with intervals of their resamples; a mean's are of the resamples' means."""
+    inside = {"b": np.random.default_rng(0).normal(0, 1, 90), "a": np.random.default_rng(1).normal(0, 1, 90)}
+    outside = {
+        name: {method: np.random.default_rng(len(name)).normal(1, 1, 40) for method in inside} for name in ("x", "near")
+    }
+    rows = separate_all(inside, outside)
+    pairs = [(method, name) for method in ("b", "a") for name in ("x", "near")]
+    assert [(row.method, row.ood) for row in rows] == [*pairs, ("b", "mean"), ("a", "mean")]
+    draws = bootstrap(inside, outside)
+    for row in rows:
+        if row.ood == "mean":
+            wanted = mean_separation(rows[:4], row.method)
+            fpr95, auroc = (draws[row.method, "x"] + draws[row.method, "near"]) / 2
+        else:
+            wanted = separate(row.method, row.ood, inside[row.method], outside[row.ood][row.method])
+            fpr95, auroc = draws[row.method, row.ood]
+        assert (row.fpr95, row.auroc, row.aupr_in) == (wanted.fpr95, wanted.auroc, wanted.aupr_in)
+        assert [row.fpr95_low, row.fpr95_high] == pytest.approx(np.percentile(fpr95, [2.5, 97.5]).tolist())
+        assert [row.auroc_low, row.auroc_high] == pytest.approx(np.percentile(auroc, [2.5, 97.5]).tolist())
+        assert (row.auroc_low or 0) < row.auroc < (row.auroc_high or 0)

@@ -38,6 +38,7 @@ PREPROCESS = Preprocess(
     resize=18, crop=(16, 16), mean=(0.5, 0.25, 0.125), std=(1.0, 0.5, 0.25), interpolation="bicubic"
 )
 CLASSES = ["ant", "bee", "cat"]
+METHODS: dict[str, dict[str, float]] = {"msp": {}, "dice": {"percentile": 90.0}}
 ALPHAS = {"default": 0.1, "strict": 0.05}
 
 
@@ -49,8 +50,13 @@ def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_
     counts = torch.arange(classes) % 3
     metadata = Metadata(
         method=Method(variant="signed", p_a=10.0, p_w=25.0, clip=0.75, clip_quantile=0.9),
+        methods=METHODS,
+        combined=[],
+        primary="line",
         operating_points=[
-            OperatingPoint(name=name, alpha=alpha, threshold=conformal.threshold(scores, alpha))
+            OperatingPoint(
+                name=name, alpha=alpha, guarantee="marginal", delta=0.05, threshold=conformal.threshold(scores, alpha)
+            )
             for name, alpha in ALPHAS.items()
         ],
         classifier=ClassifierReference(
@@ -76,7 +82,10 @@ def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_
     )
     thresholds = torch.arange(classes, dtype=torch.float64) / 3 - 0.5
     masks = LineMasks(contribution, activation_mask(contribution, 10.0), thresholds)
-    return Artifact(metadata, masks, counts, scores, np.arange(PROBES) / 8)
+    others = {name: scores * (place + 2) for place, name in enumerate(METHODS)}
+    probes = {name: np.arange(PROBES) / 8 + place for place, name in enumerate(("line", *METHODS))}
+    learnt = {"methods.dice.mean": torch.arange(feature_count, dtype=torch.float32) / 2}
+    return Artifact(metadata, masks, counts, {"line": scores} | others, probes, learnt)
 
 
 def build_int8() -> Artifact:

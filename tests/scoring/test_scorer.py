@@ -59,12 +59,15 @@ def calibrate(classifier: Classifier) -> Artifact:
     _, probe_scores = detector.score(classifier.features(probe_pixels(classifier.preprocess.crop)))
     like = artifacts.build(list(CLASSES), 24, 99).metadata
     points = [
-        OperatingPoint(name=name, alpha=alpha, threshold=conformal.threshold(scores, alpha))
+        OperatingPoint(
+            name=name, alpha=alpha, guarantee="marginal", delta=0.05, threshold=conformal.threshold(scores, alpha)
+        )
         for name, alpha in {"default": 0.1, "strict": 0.01, "half": 0.5}.items()
     ]
     metadata = like.model_copy(
         update={
             "method": like.method.model_copy(update={"p_a": P_A, "p_w": P_W, "clip": CLIP, "clip_quantile": None}),
+            "methods": {},
             "operating_points": points,
             "preprocess": classifier.preprocess,
             "digests": like.digests.model_copy(
@@ -73,7 +76,7 @@ def calibrate(classifier: Classifier) -> Artifact:
             "data": like.data.model_copy(update={"mask_images": 60, "classes_without_images": 0}),
         }
     )
-    return Artifact(metadata, masks, torch.full((5,), 12), scores, probe_scores.double().numpy())
+    return Artifact(metadata, masks, torch.full((5,), 12), {"line": scores}, {"line": probe_scores.double().numpy()})
 
 
 @pytest.fixture(scope="module")

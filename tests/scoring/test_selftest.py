@@ -77,11 +77,11 @@ def test_an_engine_that_answers_nonsense_is_refused() -> None:
 def test_one_probe_that_jumps_is_no_reason_to_refuse() -> None:
     """A routed class may tie and flip on another processor; one image of eight tells nothing of the path."""
     scorer = Scorer.load(ARTIFACT, CPU)
-    jumped = scorer.artifact.probe_scores.copy()
+    jumped = scorer.artifact.probes["line"].copy()
     jumped[3] += 5
-    scorer.artifact = dataclasses.replace(scorer.artifact, probe_scores=jumped)
+    scorer.artifact = dataclasses.replace(scorer.artifact, probes={"line": jumped})
     scorer.check_probes()
-    scorer.artifact = dataclasses.replace(scorer.artifact, probe_scores=jumped + 5)
+    scorer.artifact = dataclasses.replace(scorer.artifact, probes={"line": jumped + 5})
     with pytest.raises(SelfTestError):
         scorer.check_probes()
 

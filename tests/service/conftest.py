@@ -90,15 +90,16 @@ class GatedScorer(Scorer):
     gate: threading.Event
     batch_sizes: list[int]
 
-    def score(self, pixels, *, alone=True):
+    def score(self, pixels, *, alone=True, every=False):
         self.batch_sizes.append(len(pixels))
         assert self.gate.wait(30)
-        return super().score(pixels, alone=alone)
+        return super().score(pixels, alone=alone, every=every)
 
 
 @pytest.fixture
 def gated(tiny_artifact: Path) -> Iterator[GatedScorer]:
-    gated = GatedScorer.load(tiny_artifact, torch.device("cpu"))
+    plain = Scorer.load(tiny_artifact, torch.device("cpu"))
+    gated = GatedScorer(plain.classifier, plain.artifact)
     gated.gate, gated.batch_sizes = threading.Event(), []
     gated.gate.set()
     yield gated

@@ -41,11 +41,13 @@ class Device:
         self.busy = threading.Event()
         self.batches: list[list[int]] = []
         self.alone: list[bool] = []
+        self.every: list[bool] = []
         self.poison: dict[int, BaseException] = {}
         self.not_finite: set[int] = set()
 
-    def score(self, pixels: torch.Tensor, *, alone: bool) -> list[ImageScore]:
+    def score(self, pixels: torch.Tensor, *, alone: bool, every: bool) -> list[ImageScore]:
         self.alone.append(alone)
+        self.every.append(every)
         self.busy.set()
         assert self.open.wait(WAIT_S)
         numbers = [number_of(each) for each in pixels]  # read late: the buffer must still hold this batch
@@ -380,6 +382,18 @@ def test_a_batch_of_nothing_readable_leaves_the_device_free(make, device):
     assert isinstance(answer.exception(WAIT_S), DecodingError)
     assert score_of(submit(batcher, image(5))) == 5
     assert device.batches == [[5]]
+
+
+def test_all_methods_are_computed_for_a_batch_where_one_image_wants_them(make, device):
+    """Its neighbours are scored by all as well; the next batch is not."""
+    batcher = make(max_batch=8)
+    occupy(batcher, device)
+    answers = [submit(batcher, image(0)), Waiting()]
+    batcher.submit(lambda: image(1), answers[1], every=True)
+    device.open.set()
+    assert [score_of(answer) for answer in answers] == [0, 1]
+    assert score_of(submit(batcher, image(2))) == 2
+    assert device.every == [False, True, False]
 
 
 class TestLanes:

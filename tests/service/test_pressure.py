@@ -170,10 +170,10 @@ class Poisoned(Scorer):
 
     error: BaseException = RuntimeError("illegal instruction at 0xdeadbeef")
 
-    def score(self, pixels, *, alone=True):
+    def score(self, pixels, *, alone=True, every=False):
         if bool((pixels == 255).all(dim=(1, 2, 3)).any()):
             raise self.error
-        return super().score(pixels, alone=alone)
+        return super().score(pixels, alone=alone, every=every)
 
 
 def white_image() -> bytes:
@@ -268,10 +268,11 @@ def test_a_failed_warm_up_does_not_serve(tiny_artifact, caplog):
     """A server whose network fails on a plain batch does not start."""
 
     class Broken(Scorer):
-        def score(self, pixels, *, alone=True):
+        def score(self, pixels, *, alone=True, every=False):
             raise RuntimeError("no kernel image")
 
-    app = create_app(Broken.load(tiny_artifact, torch.device("cpu")), Settings())
+    plain = Scorer.load(tiny_artifact, torch.device("cpu"))
+    app = create_app(Broken(plain.classifier, plain.artifact), Settings())
 
     async def start_up() -> None:
         async with app.router.lifespan_context(app):

@@ -309,3 +309,34 @@ def test_a_form_in_a_charset_of_nonsense(client):
 def test_no_redirects(client):
     """A path with a slash too many is not there."""
     check_problem(client.post("/v1/predict/", content=encode(), headers=JPEG), 404, "not_found")
+
+
+def test_all_methods_on_request(client, scorer):
+    """Each with its own threshold at the operating point that was asked for; otherwise none is told."""
+    data = encode(2)
+    (plain,) = post(client, data).json()["results"]
+    assert "methods" not in plain
+    answer = post(client, data, params={"methods": "all", "operating_point": "strict"})
+    (result,) = answer.json()["results"]
+    assert list(result["methods"]) == list(scorer.ensemble.names)
+    point = scorer.artifact.operating_points["strict"]
+    (wanted,) = scorer.score(scorer.classifier.preprocess.read(data)[None], every=True)
+    for name, found in result["methods"].items():
+        score, p_value = wanted.methods[name]
+        assert found["score"] == pytest.approx(score, rel=1e-4, abs=1e-4)
+        assert found["p_value"] == pytest.approx(p_value)
+        assert found["threshold"] == point.threshold_of(scorer.artifact.scores[name])
+        assert found["reject"] is (found["score"] > found["threshold"])
+    ood = result["ood"]
+    assert result["methods"][ood["method"]] == {
+        "score": ood["score"],
+        "threshold": ood["threshold"],
+        "p_value": ood["p_value"],
+        "reject": ood["reject"],
+    }
+
+
+def test_methods_are_primary_or_all(client):
+    """Anything else is refused, with what was found."""
+    problem = check_problem(post(client, encode(), params={"methods": "msp"}), 400, "malformed_request")
+    assert "methods" in problem["detail"] and "'msp'" in problem["detail"]
