@@ -96,10 +96,9 @@ def guarantee_of(given: str) -> Guarantee:
     """What is promised of alpha."""
     from scoring.conformal import Guarantee
 
-    for known in get_args(Guarantee):
-        if given == known:
-            return cast("Guarantee", known)
-    raise typer.BadParameter(f"{given!r} is none of {', '.join(get_args(Guarantee))}", param_hint="--guarantee")
+    if given not in get_args(Guarantee):
+        raise typer.BadParameter(f"{given!r} is none of {', '.join(get_args(Guarantee))}", param_hint="--guarantee")
+    return cast("Guarantee", given)
 
 
 def _some_of(option: str, given: str, known: Collection[str]) -> tuple[str, ...]:

@@ -63,7 +63,7 @@ class Job:
     class_names: tuple[str, ...] | None = None
     int8_tolerance: float = INT8_TOLERANCE
     methods: tuple[str, ...] | None = None
-    combined: tuple[str, ...] = ("line", "energy")
+    combined: tuple[str, ...] = (LINE, "energy")
     primary: str = LINE
     guarantee: Guarantee = "marginal"
     delta: float = DELTA

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 from calibration.folds import MethodScores
 from calibration.separation import MEAN, Separation, mean_separation, separate
+from scoring.ensemble import LINE
 
-LINE = "line"
 MARGIN = 0.01  # of AUROC: of 1000 images cross-validation can hardly tell less
 ROUNDING = 1e-9  # of a difference: one point exactly is within one point
 

@@ -28,12 +28,13 @@ from scoring.errors import ArtifactError, DigestMismatchError, TooFewImagesError
 from scoring.line import activation_mask
 from scoring.metadata import METADATA_KEY, Digests, Metadata, OperatingPoint, parse_metadata
 from scoring.methods import METHODS
+from scoring.methods.stored import PREFIX as OF_METHODS
 from scoring.probes import PROBES
 from scoring.types import ClassCounts
 
 CALIBRATION_SCORES = "calibration_scores."  # and the method, of each
 PROBE_SCORES = "probe_scores."
-LEARNT = "methods."  # and the method, and its own name for it, of all but LINe
+LEARNT = (f"{OF_METHODS}.", COMBINATION)  # how the names begin of what methods beside LINe, and a merge, have learnt
 TENSORS = {
     "contribution": torch.float32,
     "counts": torch.int64,
@@ -212,7 +213,7 @@ def _take_learnt(tensors: dict[str, Tensor], metadata: Metadata) -> dict[str, Te
     is_merge = len(set(metadata.combined)) == len(metadata.combined) != 1 and set(metadata.combined) <= set(single)
     _require("combined", f"none or several of {', '.join(single)}", is_merge, ", ".join(metadata.combined))
     _require("primary", f"one of {', '.join(names)}", metadata.primary in names, metadata.primary)
-    return {name: tensors.pop(name) for name in sorted(tensors) if name.startswith((LEARNT, COMBINATION))}
+    return {name: tensors.pop(name) for name in sorted(tensors) if name.startswith(LEARNT)}
 
 
 def _check_tensors(tensors: dict[str, Tensor], metadata: Metadata) -> None:

@@ -89,6 +89,9 @@ class Scorer:
         classifier: the classifier that the artifact was calibrated with.
         artifact: its artifact.
 
+    Attributes:
+        thresholds: by operating point, then by method.
+
     Raises:
         DigestMismatchError: they do not belong together.
         ArtifactError: the artifact's shapes are not the classifier's.
@@ -105,6 +108,7 @@ class Scorer:
         self.ensemble = restore_ensemble(
             classifier.head, line, artifact.metadata.methods, artifact.metadata.combined, artifact.learnt
         )
+        self.thresholds = {point.name: artifact.thresholds(point) for point in artifact.metadata.operating_points}
         self._primary = artifact.metadata.primary
 
     @classmethod

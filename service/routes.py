@@ -304,7 +304,7 @@ def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, query: Pred
         ),
     )
     if query.methods == "all":
-        thresholds = scorer.artifact.thresholds(point)
+        thresholds = scorer.thresholds[point.name]
         result["methods"] = {
             name: MethodResult(score=own, threshold=thresholds[name], p_value=p_value, reject=own > thresholds[name])
             for name, (own, p_value) in score.methods.items()

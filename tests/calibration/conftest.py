@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from calibration import partial
 from tests.calibration.command import Outcome, call, start
 from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders
 from tests.factories.tiny import CLASSES
@@ -45,3 +47,10 @@ def calibrated(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Calibrat
         *("--alpha", "0.05", "--alpha", "strict=0.02", "--p-a", "30", "--p-w", "60", "--clip-quantile", "0.9"),
     )
     return Calibrated(arguments, start(*arguments), artifact, data, data / "cat" / "notes.txt")
+
+
+@pytest.fixture
+def always(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partial state is written after every batch."""
+    monkeypatch.setattr(partial, "SAVE_EVERY_S", 0)
+    monkeypatch.setattr(partial, "LARGEST_SHARE", math.inf)

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from calibration import job as job_module
-from calibration import partial
 from calibration.dataset import LabelledImages
 from calibration.job import Job, calibrate
-from calibration.partial import Partial
 from calibration.settings import LineSettings
 from scoring.artifact import Artifact
 from scoring.detector import LineDetector
@@ -27,7 +23,8 @@ from scoring.scorer import Scorer
 from tests.calibration.command import Call, Outcome, start
 from tests.calibration.conftest import TINY, Calibrated
 from tests.calibration.pictures import write_class_folders
-from tests.calibration.test_partial import StoppedError, tensors_of
+from tests.calibration.stopping import stopped_after
+from tests.calibration.test_partial import tensors_of
 from tests.calibration.test_real import DENSENET, some_files
 from tests.data import real_data
 from tests.factories.tiny import CLASSES
@@ -146,26 +143,10 @@ def job(tmp_path: Path) -> Job:
     return Job("spec", masks, holdout, LineSettings(), {"a": 0.1}, "a command", CLASSES, int8_tolerance=1)
 
 
-@pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(partial, "SAVE_EVERY_S", 0)
-    monkeypatch.setattr(partial, "LARGEST_SHARE", float("inf"))
-    yield
-
-
 def stop(job: Job, folder: Path, batches: int) -> None:
     """Run a job until so many batches are done."""
-    with pytest.MonkeyPatch.context() as patch:
-        save, left = Partial.save_if_due, iter(range(batches - 1, -1, -1))
-
-        def save_and_stop(*args: Any) -> None:
-            save(*args)
-            if next(left) == 0:
-                raise StoppedError
-
-        patch.setattr(Partial, "save_if_due", save_and_stop)
-        with pytest.raises(StoppedError):
-            calibrate(job, tiny_in_int8(), folder)
+    with stopped_after(batches):
+        calibrate(job, tiny_in_int8(), folder)
 
 
 @pytest.mark.parametrize(("batches", "files"), [(2, 1), (6, 2), (9, 3)], ids=["masks", "float32", "thresholds"])

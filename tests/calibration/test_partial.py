@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from scoring.classifier import Classifier, load_classifier
 from scoring.engines.engine import EngineChoice
 from tests.calibration.conftest import TINY
 from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders
+from tests.calibration.stopping import stopped_after
 from tests.factories.tiny import CLASSES, tiny
 
 WATCHED = Path(__file__).with_name("watched.py")
@@ -111,17 +111,6 @@ def test_killed(data: Path, uninterrupted: Artifact, tmp_path: Path, batches: in
 # in this process
 
 
-class StoppedError(Exception):
-    """Stands for whatever ends a process."""
-
-
-@pytest.fixture
-def always(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The state is written after every batch."""
-    monkeypatch.setattr(partial, "SAVE_EVERY_S", 0)
-    monkeypatch.setattr(partial, "LARGEST_SHARE", math.inf)
-
-
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
     masks, holdout = (
@@ -145,17 +134,8 @@ def stop(classifier: Classifier, tmp_path: Path, always: None) -> Stop:
     """Run a job until so many batches are done."""
 
     def run(job: Job, batches: int) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            save, left = Partial.save_if_due, iter(range(batches - 1, -1, -1))
-
-            def save_and_stop(*args: Any) -> None:
-                save(*args)
-                if next(left) == 0:
-                    raise StoppedError
-
-            patch.setattr(Partial, "save_if_due", save_and_stop)
-            with pytest.raises(StoppedError):
-                calibrate(job, classifier, tmp_path / "partial")
+        with stopped_after(batches):
+            calibrate(job, classifier, tmp_path / "partial")
 
     return run
 
