@@ -7,7 +7,9 @@ import numpy as np
 from calibration import pictures
 from calibration.class_pictures import count_picture, reject_picture
 from calibration.evaluate import Evaluation
+from calibration.grid_picture import grid_picture
 from calibration.separation import MEAN
+from calibration.tuning import Tuning
 from scoring.artifact import Artifact
 
 
@@ -31,10 +33,11 @@ def evaluation_pictures(evaluation: Evaluation) -> dict[str, bytes]:
     return found
 
 
-def calibration_pictures(artifact: Artifact) -> dict[str, bytes]:
-    """The calibration scores with their thresholds, and the images a class."""
+def calibration_pictures(artifact: Artifact, tuning: Tuning | None = None) -> dict[str, bytes]:
+    """The calibration scores with their thresholds, the images a class, and what was searched."""
     metadata = artifact.metadata
-    return {
+    searched = {} if tuning is None or tuning.search is None else {"grid": grid_picture(tuning.search)}
+    return searched | {
         "calibration": pictures.calibration_histogram(
             metadata.primary, artifact.calibration_scores, _thresholds(artifact)
         ),

@@ -28,7 +28,7 @@ from calibration.flags import (
     preprocess_of,
     summary_path,
 )
-from calibration.settings import DEFAULT_ALPHA, INT8_TOLERANCE, PRESETS
+from calibration.settings import AUTO, DEFAULT_ALPHA, INT8_TOLERANCE, PRESETS
 
 if TYPE_CHECKING:
     from calibration.dataset import LabelledImages
@@ -79,8 +79,17 @@ def calibrate(
     ] = "all",
     combine: Annotated[str, typer.Option(help="Which scores to merge to one more, called combined.")] = "line,energy",
     primary: Annotated[
-        str, typer.Option(help="Whose score decides: line, another that is fitted, or combined.")
+        str, typer.Option(help="Whose score decides: line, another that is fitted, combined, or auto for the best.")
     ] = "line",
+    tune: Annotated[
+        bool, typer.Option("--tune", help="Search for --p-a, --p-w and the clip: against made outliers. docs/tuning.md")
+    ] = False,
+    validation_ood: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=DIR of OOD images for --tune and --primary auto instead of made ones; repeat for more."
+        ),
+    ] = None,
     guarantee: Annotated[
         str,
         typer.Option(
@@ -128,11 +137,17 @@ def calibrate(
     from calibration.job import calibrate as run
     from calibration.partial import discard
     from calibration.quality import describe
-    from calibration.report import as_text, calibration_summary, write_calibration
+    from calibration.report import as_text, calibration_summary, choice_table, write_calibration
     from scoring.classifier import load_classifier, pick_device
     from scoring.spec import load_spec
 
+    if tune and any(given is not None for given in (preset, p_a, p_w, clip, clip_quantile)):
+        raise typer.BadParameter(
+            "it finds what --preset, --p-a, --p-w and --clip give: leave them", param_hint="--tune"
+        )
     settings = line_settings(preset, p_a, p_w, clip, clip_quantile)
+    if validation_ood and not (tune or primary == AUTO):
+        raise typer.BadParameter("goes with --tune or --primary auto", param_hint="--validation-ood")
     fitted, combined = methods_of(methods), combined_of(combine)
     check_primary(primary, fitted, combined)
     alphas = alphas_of(alpha or [str(DEFAULT_ALPHA)])
@@ -162,6 +177,8 @@ def calibrate(
         methods=fitted,
         combined=combined,
         primary=primary,
+        tune=tune,
+        validation=_validation(validation_ood or [], mask_images, holdout_images),
         guarantee=guarantee_of(guarantee),
         delta=delta,
     )
@@ -172,6 +189,8 @@ def calibrate(
     summary_path(out).write_text(summary + "\n")
     write_calibration(calibration, artifact_id, out)
     typer.echo(summary)
+    if calibration.tuning:
+        typer.echo(choice_table(calibration.tuning), err=True)
     if quantisation := calibration.artifact.metadata.quantisation:
         typer.echo(describe(quantisation), err=True)
     for path, reason in calibration.unreadable.items():
@@ -210,7 +229,7 @@ def evaluate(
         return
     if id_folder is None or not ood or root is not None:
         raise typer.BadParameter("give --id and --ood, or --benchmark and --root", param_hint="--id")
-    folders = ood_folders(ood)
+    folders = ood_folders("--ood", ood)
     result = run(_load_scorer(artifact, model, weights, device), id_folder, folders)
     write_evaluation(result, out)
     typer.echo(evaluation_tables(result))
@@ -311,6 +330,23 @@ def _use(classifier: Classifier, choice: EngineChoice, images: LabelledImages) -
         return
     classifier.use(choice.model_copy(update={"precision": "float32"}))  # what forbids it here is said before the work
     classifier.use(choice, quantise(classifier.backbone, sample(images, classifier.preprocess)))
+
+
+def _validation(given: list[str], *others: LabelledImages) -> dict[str, LabelledImages]:
+    """OOD images by name; a class they have not."""
+    from calibration.dataset import LabelledImages, list_images
+
+    folders = ood_folders("--validation-ood", given)
+    found = {
+        name: LabelledImages(tuple((path, -1) for path in list_images(folder)), ()) for name, folder in folders.items()
+    }
+    known = {path.resolve() for images in others for path in images.paths}
+    for name, images in found.items():
+        if known & {path.resolve() for path in images.paths}:
+            raise typer.BadParameter(
+                f"{name} shares files with the in-distribution images", param_hint="--validation-ood"
+            )
+    return found
 
 
 def _images(

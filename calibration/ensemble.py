@@ -1,4 +1,4 @@
-"""The scores beside LINe: which fit the network, fitted to the sample of the pass, and merged where that is wanted."""
+"""The scores beside LINe: fitted to the sample of the pass, and merged where that is wanted."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from calibration.learnt import Learnt
-from scoring.classifier import Classifier
+from calibration.roster import Roster
 from scoring.combination import Combination
 from scoring.conformal import FloatArray
-from scoring.ensemble import LINE, Ensemble, restore_ensemble
-from scoring.errors import DatasetError
-from scoring.methods import METHODS, fit_all, objections, tensors_of
+from scoring.detector import LineDetector
+from scoring.ensemble import Ensemble, restore_ensemble
+from scoring.methods import Sample, fit_all, tensors_of
 from scoring.types import Features, Head
 
 ROWS = 256  # of the sample, scored at a time
@@ -29,50 +28,37 @@ class Fitted:
         settings: hyper-parameters of the methods beside LINe, by name.
         combined: methods that are merged.
         tensors: what methods and merge have learnt.
-        warnings: what is to be said against methods that were asked for by name.
     """
 
     ensemble: Ensemble
     settings: dict[str, dict[str, float]]
     combined: tuple[str, ...]
     tensors: dict[str, Tensor]
-    warnings: tuple[str, ...]
 
 
-def fit_ensemble(
-    classifier: Classifier, learnt: Learnt, methods: Sequence[str] | None, combined: Sequence[str], primary: str
-) -> Fitted:
+def fit_ensemble(head: Head, detector: LineDetector, sample: Sample, roster: Roster) -> Fitted:
     """Fit.
 
     Args:
-        classifier: whose head.
-        learnt: masks and sample, none of whose images makes the thresholds.
-        methods: names; None for all that fit the network.
-        combined: to be merged, where all of them are fitted.
-        primary: has to be among them.
+        head: of the classifier, on the device where it scores.
+        detector: LINe.
+        sample: what to fit to; none of its images makes the thresholds.
+        roster: what to fit.
 
     Raises:
-        DatasetError: the primary does not fit the network, or the scores of a method cannot be merged.
+        DatasetError: the scores of a method cannot be merged.
     """
-    head = Head(*(each.cpu() for each in classifier.head))
-    against = objections(learnt.sample, head)
-    names = [name for name in METHODS if name not in against] if methods is None else methods
-    fitted = fit_all(names, learnt.sample, head)
+    fitted = fit_all(roster.methods, sample, Head(*(each.cpu() for each in head)))
     settings = {name: method.settings() for name, method in fitted.items()}
     tensors = tensors_of(fitted)
-    merged = tuple(combined) if set(combined) <= {LINE, *names} else ()
-    if merged:
-        alone = restore_ensemble(classifier.head, learnt.detector, settings, (), tensors)
-        tensors |= Combination.fit(_reference(alone, learnt.sample.features.to(classifier.device), merged)).tensors()
-    ensemble = restore_ensemble(classifier.head, learnt.detector, settings, merged, tensors)
-    if primary not in ensemble.names:
-        reason = against.get(primary, f"it merges {', '.join(combined)}, which are not all fitted")
-        raise DatasetError(f"--primary {primary} cannot be had here: {reason}")
-    warnings = tuple(f"{name} is not for this network: {against[name]}" for name in names if name in against)
-    return Fitted(ensemble, settings, merged, tensors, warnings)
+    if roster.combined:
+        alone = restore_ensemble(head, detector, settings, (), tensors)
+        tensors |= Combination.fit(scores_of(alone, sample.features.to(head.weight.device), roster.combined)).tensors()
+    ensemble = restore_ensemble(head, detector, settings, roster.combined, tensors)
+    return Fitted(ensemble, settings, roster.combined, tensors)
 
 
-def _reference(ensemble: Ensemble, features: Features, names: Sequence[str]) -> dict[str, FloatArray]:
-    """Scores of the sample, by method: what the merge takes for usual."""
+def scores_of(ensemble: Ensemble, features: Features, names: Sequence[str]) -> dict[str, FloatArray]:
+    """Scores of many images, by method; a part at a time, so that they fit into memory."""
     parts = [ensemble.score(rows, names)[1] for rows in features.split(ROWS)]
     return {name: np.concatenate([part[name].double().cpu().numpy() for part in parts]) for name in names}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import typer
 
-from calibration.settings import PRESETS, LineSettings
+from calibration.settings import AUTO, PRESETS, LineSettings
 
 if TYPE_CHECKING:
     from scoring.conformal import Guarantee
@@ -87,7 +87,7 @@ def check_primary(primary: str, methods: tuple[str, ...] | None, combined: tuple
     from scoring.methods import METHODS
 
     fitted = (LINE, *(METHODS if methods is None else methods))
-    names = (*fitted, COMBINED) if set(combined) <= set(fitted) else fitted
+    names = (AUTO, *fitted, COMBINED) if set(combined) <= set(fitted) else (AUTO, *fitted)
     if primary not in names:
         raise typer.BadParameter(f"{primary!r} is none of {', '.join(names)}", param_hint="--primary")
 
@@ -109,14 +109,14 @@ def _some_of(option: str, given: str, known: Collection[str]) -> tuple[str, ...]
     return names
 
 
-def ood_folders(given: list[str]) -> dict[str, Path]:
+def ood_folders(option: str, given: list[str]) -> dict[str, Path]:
     """NAME=DIR to folders by name."""
     from calibration.separation import MEAN
 
     folders: dict[str, Path] = {}
-    for name, folder in (_pair("--ood", each, "NAME=DIR") for each in given):
+    for name, folder in (_pair(option, each, "NAME=DIR") for each in given):
         if name in folders or name == MEAN:
-            raise typer.BadParameter(f"the name {name!r} is taken", param_hint="--ood")
+            raise typer.BadParameter(f"the name {name!r} is taken", param_hint=option)
         folders[name] = Path(folder)
     return folders
 

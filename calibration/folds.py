@@ -27,7 +27,8 @@ NEEDED = 20  # ID images, the least of which one can be rejected while 95 % are 
 
 Sources = Int64[Tensor, "outlier"]
 Indices = Int64[Tensor, "_"]  # of as many as there are
-Fit = Callable[[Features, Classes], Callable[[Features], FloatArray]]
+Score = Callable[[Features], Mapping[str, FloatArray]]  # by method
+Fit = Callable[[Features, Classes], Score]
 
 
 class Outliers(NamedTuple):
@@ -104,8 +105,8 @@ def split(labels: Classes, outliers: Mapping[str, Outliers], most: int = SCORED)
 
 def cross_validate(
     fit: Fit, sample: Features, labels: Classes, outliers: Mapping[str, Outliers], folds: Sequence[Fold]
-) -> MethodScores:
-    """Scores of the folds, one after the other, each by what the rest has taught.
+) -> dict[str, MethodScores]:
+    """Scores of the folds by method, one fold after the other, each by what the rest has taught.
 
     Args:
         fit: learns from features and labels, and returns what scores features.
@@ -114,14 +115,21 @@ def cross_validate(
         outliers: by kind.
         folds: `split` of these.
     """
-    inside: list[FloatArray] = []
-    outside: dict[str, list[FloatArray]] = {kind: [] for kind in outliers}
+    inside: list[Mapping[str, FloatArray]] = []
+    outside: dict[str, list[Mapping[str, FloatArray]]] = {kind: [] for kind in outliers}
     for fold in folds:
         score = fit(sample[fold.taught], labels[fold.taught])
         inside.append(score(sample[fold.held]))
         for kind, scores in outside.items():
             scores.append(score(outliers[kind].features[fold.outliers[kind]]))
-    return MethodScores(np.concatenate(inside), {kind: np.concatenate(scores) for kind, scores in outside.items()})
+    return {
+        method: MethodScores(_joined(inside, method), {kind: _joined(own, method) for kind, own in outside.items()})
+        for method in inside[0]
+    }
+
+
+def _joined(scores: Sequence[Mapping[str, FloatArray]], method: str) -> FloatArray:
+    return np.concatenate([own[method] for own in scores])
 
 
 def _own_outliers(sources: Sources, parts: Classes, part: int) -> Indices:

@@ -6,7 +6,7 @@ Features, class means, contributions, masks; then held-out scores through the ve
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calibration import partial
@@ -15,11 +15,14 @@ from calibration.ensemble import fit_ensemble
 from calibration.learnt import learn
 from calibration.loader import batch_size_on
 from calibration.partial import Partial
-from calibration.passes import score_holdout
+from calibration.passes import Collected, collect_statistics, score_holdout
 from calibration.provenance import describe, versions
 from calibration.quality import COMPARED, check_tolerance, measure_quality
-from calibration.settings import INT8_TOLERANCE, LineSettings
+from calibration.roster import Roster, draw_up
+from calibration.settings import AUTO, INT8_TOLERANCE, LineSettings
 from calibration.statistics import FeatureStatistics
+from calibration.tuning import Tuning, settle
+from calibration.validation import Validation, make_outliers, read_outliers
 from calibration.walk import Pass
 from scoring import conformal
 from scoring.artifact import Artifact
@@ -31,6 +34,7 @@ from scoring.ensemble import LINE, Ensemble
 from scoring.metadata import Digests, Method, Quantisation, digests_of
 from scoring.probes import probe_pixels
 
+NOTHING = Validation({}, {}, ())
 FLOAT32 = EngineChoice(name="openvino")  # what int8 is compared with: to rounding the reference, and faster
 
 
@@ -49,7 +53,9 @@ class Job:
         int8_tolerance: how far int8 may lower top-1 or raise FPR95.
         methods: which are fitted beside LINe; None for all that fit the network.
         combined: which are merged to one more, if all of them are fitted.
-        primary: whose score decides.
+        primary: whose score decides; AUTO for the best of all.
+        tune: search for LINe's settings in place of `settings`.
+        validation: images by name of an OOD folder, for the search and the choice; none: outliers are made.
         guarantee: what is promised of the alphas.
         delta: share of calibration sets with which `pac` may fail.
     """
@@ -65,23 +71,36 @@ class Job:
     methods: tuple[str, ...] | None = None
     combined: tuple[str, ...] = (LINE, "energy")
     primary: str = LINE
+    tune: bool = False
+    validation: dict[str, LabelledImages] = field(default_factory=dict)
     guarantee: Guarantee = "marginal"
     delta: float = DELTA
+
+    @property
+    def is_settled_by_data(self) -> bool:
+        """Whether settings or primary are to be found."""
+        return self.tune or self.primary == AUTO
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The outcome of a job."""
+    """The outcome of a job.
+
+    Attributes:
+        artifact: to be saved.
+        mask_pass: what the pass for the masks has met.
+        holdout_pass: likewise, for the thresholds.
+        unreadable: reason by file, of all that could not be read.
+        tuning: what was compared, where anything was.
+        warnings: for whoever relies on it.
+    """
 
     artifact: Artifact
     mask_pass: Pass
     holdout_pass: Pass
+    unreadable: dict[Path, str]
+    tuning: Tuning | None
     warnings: tuple[str, ...]
-
-    @property
-    def unreadable(self) -> dict[Path, str]:
-        """Reason by file, of all that could not be read."""
-        return self.mask_pass.unreadable | self.holdout_pass.unreadable
 
 
 def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> Calibration:
@@ -95,31 +114,53 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
 
     Raises:
         TooFewImagesError: the held-out images cannot keep one of the promised rates.
-        DatasetError: none of the images can be read, or features are not finite.
+        DatasetError: none of the images can be read, or features are not finite; or too few images to tune on.
         EngineError: int8 costs more than the job tolerates.
     """
     _check_alphas(job)  # before the hours of work, not after
     digests = digests_of(classifier)
     for_masks = Partial(folder, "masks", _masks_depend_on(job, classifier, digests))
-    learnt = learn(classifier, job.mask_images, job.settings, for_masks)
+    collected = collect_statistics(classifier, job.mask_images, for_masks)
+    roster = draw_up(collected.sample, classifier.head, job.methods, job.combined)
+    if job.primary != AUTO:
+        roster.check(job.primary, job.combined)
+    validation, tuning = NOTHING, None
+    if job.is_settled_by_data:
+        validation = _validate(job, classifier, collected, folder, for_masks.key)
+        tuning = _settle(job, classifier, collected, validation, roster)
+        job = replace(job, settings=tuning.settings, primary=tuning.choice.primary)
+    learnt = learn(collected.statistics, classifier.head, job.settings)
     quantisation: Quantisation | None = None
     of_float32: list[str] = []
     if classifier.quantised is not None:
         quantisation, of_float32 = _compare(job, classifier, learnt.detector, digests, folder)
         check_tolerance(quantisation, job.int8_tolerance)
-    fitted = fit_ensemble(classifier, learnt, job.methods, job.combined, job.primary)
+    fitted = fit_ensemble(classifier.head, learnt.detector, collected.sample, roster)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
     scores, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
-    unreadable = len(learnt.record.unreadable) + len(holdout_pass.unreadable)
-    counts = learnt.statistics.counts
+    unreadable = collected.record.unreadable | holdout_pass.unreadable
+    counts = collected.statistics.counts
     metadata = describe(
-        job, classifier, digests, learnt.method, fitted, counts, scores[job.primary], unreadable, quantisation
+        job, classifier, digests, learnt.method, fitted, counts, scores[job.primary], len(unreadable), quantisation
     )
     probes = _score_probes(classifier, fitted.ensemble)
     artifact = Artifact(metadata, learnt.masks, counts, scores, probes, fitted.tensors, classifier.quantised)
-    kept = (*for_masks.warnings, *of_float32, *for_thresholds.warnings)
-    warnings = (*kept, *_warnings(job, learnt.statistics, learnt.method), *fitted.warnings)
-    return Calibration(artifact, learnt.record, holdout_pass, warnings)
+    kept = (*for_masks.warnings, *validation.warnings, *of_float32, *for_thresholds.warnings)
+    found = (*_warnings(job, collected.statistics, learnt.method), *roster.warnings)
+    warnings = (*kept, *found, *(tuning.warnings if tuning else ()))
+    return Calibration(artifact, collected.record, holdout_pass, unreadable | validation.unreadable, tuning, warnings)
+
+
+def _validate(job: Job, classifier: Classifier, collected: Collected, folder: Path | None, key: str) -> Validation:
+    if job.validation:
+        return read_outliers(classifier, job.validation, folder, key)
+    return make_outliers(classifier, job.mask_images, collected, folder, key)
+
+
+def _settle(job: Job, classifier: Classifier, collected: Collected, validation: Validation, roster: Roster) -> Tuning:
+    settings = None if job.tune else job.settings
+    primary = None if job.primary == AUTO else job.primary
+    return settle(collected.sample, validation.outliers, classifier.head, roster, settings=settings, primary=primary)
 
 
 def _compare(
@@ -132,7 +173,8 @@ def _compare(
     choice = classifier.choice
     classifier.use(FLOAT32)
     partial = Partial(folder, "float32", _masks_depend_on(job, classifier, digests))
-    reference = learn(classifier, job.mask_images, job.settings, partial)
+    collected = collect_statistics(classifier, job.mask_images, partial)
+    reference = learn(collected.statistics, classifier.head, job.settings)
     float32, _ = measure_quality(classifier, reference.detector, images)
     classifier.use(choice, network)
     return Quantisation(network=network.digest(), compared_images=count, float32=float32, int8=int8), partial.warnings

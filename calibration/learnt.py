@@ -1,41 +1,37 @@
-"""What the images of the masks teach: statistics of the features, the masks that follow, and a detector of these."""
+"""What LINe learns of the images' statistics with some settings: its masks, and a detector that has them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from calibration.dataset import LabelledImages
 from calibration.masks import build_masks, choose_method
-from calibration.partial import Partial
-from calibration.passes import collect_statistics
 from calibration.settings import LineSettings
 from calibration.statistics import FeatureStatistics
-from calibration.walk import Pass
-from scoring.classifier import Classifier
 from scoring.detector import LineDetector, LineMasks
 from scoring.metadata import Method
-from scoring.methods import Sample
+from scoring.types import Head
 
 
 @dataclass(frozen=True, eq=False)
 class Learnt:
-    """The first half of a calibration, with one engine."""
+    """LINe, ready to score."""
 
-    statistics: FeatureStatistics
-    sample: Sample
-    record: Pass
     method: Method
     masks: LineMasks
     detector: LineDetector
 
 
-def learn(classifier: Classifier, images: LabelledImages, settings: LineSettings, partial: Partial) -> Learnt:
-    """Go through the images once, and make the masks.
+def learn(statistics: FeatureStatistics, head: Head, settings: LineSettings) -> Learnt:
+    """Make the masks.
+
+    Args:
+        statistics: of the features of ID images.
+        head: of the classifier, on the device where it will score.
+        settings: LINe's.
 
     Raises:
-        DatasetError: no image can be read, features are not finite, or all would be clipped away.
+        DatasetError: all features would be clipped away.
     """
-    statistics, sample, record = collect_statistics(classifier, images, partial)
     method = choose_method(statistics, settings)
-    masks = build_masks(statistics, classifier.head.weight.cpu(), method)
-    return Learnt(statistics, sample, record, method, masks, LineDetector(classifier.head, masks, method.clip))
+    masks = build_masks(statistics, head.weight.cpu(), method)
+    return Learnt(method, masks, LineDetector(head, masks, method.clip))

@@ -7,7 +7,7 @@ policy forbids scripts besides. Numbers stand in full in `<data value>`, as in t
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from calibration.evaluate import Evaluation
 from calibration.names import printable
 from calibration.separation import MEAN
 from calibration.thumbnails import extremes
+from calibration.tuning import Tuning
 
 LISTED = 50  # files that could not be read, at most; the JSON has all
 WORST = 20  # classes
@@ -36,12 +37,14 @@ EVALUATION_SECTIONS = {
 }
 CALIBRATION_SECTIONS = {
     "points": "Operating points",
+    "tuning": "Tuning",
     "classes": "Classes",
     "quantisation": "Quantisation",
     "data": "Data and settings",
 }
 
 Pictures = Mapping[str, bytes]
+Best = dict[tuple[str, str], float]  # by measure and folder
 
 
 def evaluation_page(evaluation: Evaluation, pictures: Pictures, settings: Mapping[str, Any]) -> str:
@@ -55,11 +58,6 @@ def evaluation_page(evaluation: Evaluation, pictures: Pictures, settings: Mappin
     rows = {(row.method, row.ood): asdict(row) for row in evaluation.separations}
     folders = [*evaluation.ood_images, MEAN]
     methods = list(evaluation.inside.scores)
-    best = {
-        (measure, folder): choose(rows[method, folder][measure] for method in methods)
-        for measure, choose in BETTER.items()
-        for folder in folders
-    }
     artifact = evaluation.artifact
     shown = {"ID": evaluation.inside, **{f"OOD {name}": folder for name, folder in evaluation.outside.items()}}
     return _render(
@@ -73,7 +71,7 @@ def evaluation_page(evaluation: Evaluation, pictures: Pictures, settings: Mappin
         rows=rows,
         methods=methods,
         folders=folders,
-        best=best,
+        best=_best(rows, methods, folders),
         resamples=RESAMPLES,
         thresholds={point.name: point.threshold for point in artifact.metadata.operating_points},
         calibration_images=len(artifact.calibration_scores),
@@ -85,17 +83,22 @@ def evaluation_page(evaluation: Evaluation, pictures: Pictures, settings: Mappin
 
 
 def calibration_page(
-    summary: Mapping[str, Any], unreadable: Mapping[Path, str], pictures: Pictures, settings: Mapping[str, Any]
+    summary: Mapping[str, Any],
+    tuning: Tuning | None,
+    unreadable: Mapping[Path, str],
+    pictures: Pictures,
+    settings: Mapping[str, Any],
 ) -> str:
     """The report of `calibrate`.
 
     Args:
         summary: of `calibration.report.calibration_summary`.
+        tuning: what was compared, where anything was.
         unreadable: reason by file.
         pictures: PNG files by name, see `calibration.album`.
         settings: of the artifact; nested as deep as they like.
     """
-    has_section = {"quantisation": bool(summary.get("quantisation"))}
+    has_section = {"quantisation": bool(summary.get("quantisation")), "tuning": tuning is not None}
     return _render(
         "calibration.html",
         title=f"Calibration of {summary['model']}",
@@ -104,6 +107,7 @@ def calibration_page(
         pictures=_embed(pictures),
         settings=list(flatten(settings)),
         unreadable=_first(unreadable),
+        **(_compared(tuning) if tuning else {}),
     )
 
 
@@ -118,6 +122,28 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield prefix + name, ", ".join(map(str, value))
         else:
             yield prefix + name, "none" if value is None else str(value)
+
+
+def _compared(tuning: Tuning) -> dict[str, object]:
+    """Methods against kinds of outliers, best first, as the table of an evaluation has them."""
+    rows = {(row.method, row.ood): asdict(row) for row in tuning.choice.rows}
+    folders = [*tuning.outliers, MEAN]
+    methods = sorted({method for method, _ in rows}, key=lambda method: -rows[method, MEAN]["auroc"])
+    return {
+        "tuning": tuning,
+        "rows": rows,
+        "methods": methods,
+        "folders": folders,
+        "best": _best(rows, methods, folders),
+    }
+
+
+def _best(rows: Mapping[tuple[str, str], Mapping[str, Any]], methods: Sequence[str], folders: Sequence[str]) -> Best:
+    return {
+        (measure, folder): choose(rows[method, folder][measure] for method in methods)
+        for measure, choose in BETTER.items()
+        for folder in folders
+    }
 
 
 def _render(template: str, **content: object) -> str:

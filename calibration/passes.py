@@ -6,6 +6,8 @@ Each goes on from its partial state, if there is one, and refuses a network that
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ from jaxtyping import Bool
 
 from calibration.dataset import LabelledImages
 from calibration.partial import Partial
-from calibration.sample import SampleRoom
+from calibration.sample import Places, SampleRoom
 from calibration.statistics import FeatureStatistics
 from calibration.walk import Pass, walk
 from scoring.classifier import Classifier
@@ -28,9 +30,23 @@ NAMED = 5  # files that an error names
 Finite = Bool[np.ndarray, "batch"]
 
 
-def collect_statistics(
-    classifier: Classifier, images: LabelledImages, partial: Partial
-) -> tuple[FeatureStatistics, Sample, Pass]:
+class Collected(NamedTuple):
+    """What the pass for the masks leaves behind.
+
+    Attributes:
+        statistics: of all images.
+        sample: features of some of them.
+        places: for each image of the sample its place among the files.
+        record: what was met.
+    """
+
+    statistics: FeatureStatistics
+    sample: Sample
+    places: Places
+    record: Pass
+
+
+def collect_statistics(classifier: Classifier, images: LabelledImages, partial: Partial) -> Collected:
     """The pass for the masks.
 
     Raises:
@@ -48,14 +64,15 @@ def collect_statistics(
         logits = torch.addmm(classifier.head.bias, features, classifier.head.weight.T)
         return features.cpu(), logits.argmax(1).cpu()
 
-    for indices, (features, predicted) in walk(images.paths, classifier, run, "masks", record):
-        _refuse_unless(np.isfinite(features.numpy()).all(1), images, indices)
+    paths = images.paths
+    for indices, (features, predicted) in walk(paths, classifier, run, "masks", record):
+        refuse_unless(np.isfinite(features.numpy()).all(1), paths, indices)
         labels = images.labels(indices)
         statistics.update(features, labels)
         room.add(indices, features, labels)
         record.correct += int((predicted == labels).sum())
         partial.save_if_due(record, lambda: statistics.tensors() | room.tensors())
-    return statistics, room.sample(), record
+    return Collected(statistics, room.sample(), room.places, record)
 
 
 def score_holdout(
@@ -77,8 +94,9 @@ def score_holdout(
         finite = logits.isfinite().all(1).cpu().numpy()
         return own, np.logical_and.reduce([finite, *map(np.isfinite, own.values())]), logits.argmax(1).cpu()
 
-    for indices, (found, finite, predicted) in walk(images.paths, classifier, run, "thresholds", record):
-        _refuse_unless(finite, images, indices)
+    paths = images.paths
+    for indices, (found, finite, predicted) in walk(paths, classifier, run, "thresholds", record):
+        refuse_unless(finite, paths, indices)
         for name, own in found.items():
             scores[name].append(own)
         record.correct += int((predicted == images.labels(indices)).sum())
@@ -88,9 +106,19 @@ def score_holdout(
     return {name: np.sort(np.concatenate(own)) for name, own in scores.items()}, record
 
 
-def _refuse_unless(finite: Finite, images: LabelledImages, indices: Sequence[int]) -> None:
+def refuse_unless(finite: Finite, paths: Sequence[Path], indices: Sequence[int]) -> None:
+    """Refuse images that the classifier answers with NaN or infinity.
+
+    Args:
+        finite: whether the answers to a batch are.
+        paths: all files of the pass.
+        indices: which of them the batch holds.
+
+    Raises:
+        DatasetError: one is not; names the files.
+    """
     if finite.all():
         return
-    bad = [str(images.items[index][0]) for index, good in zip(indices, finite, strict=True) if not good]
+    bad = [str(paths[index]) for index, good in zip(indices, finite, strict=True) if not good]
     names = ", ".join(bad[:NAMED]) + (f" and {len(bad) - NAMED} more" if len(bad) > NAMED else "")
     raise DatasetError(f"the classifier answers with NaN or infinity, so that nothing can be calibrated: {names}")

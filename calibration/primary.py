@@ -24,8 +24,8 @@ class Choice:
     Attributes:
         rows: a row for each method and kind of outliers, and for each method's mean.
         best: the method with the greatest mean AUROC.
-        primary: the recommendation: LINe where it is within MARGIN of the best, and else the best.
-        warnings: why it is another one than LINe, and which kinds of outliers would rather have another one still.
+        primary: the one that was given; else LINe where it is within MARGIN of the best, and else the best.
+        warnings: by how much LINe or the primary loses, and which kinds of outliers would rather have another one.
     """
 
     rows: tuple[Separation, ...]
@@ -34,11 +34,12 @@ class Choice:
     warnings: tuple[str, ...]
 
 
-def choose(scores: Mapping[str, MethodScores]) -> Choice:
+def choose(scores: Mapping[str, MethodScores], given: str | None = None) -> Choice:
     """Compare methods.
 
     Args:
         scores: by method; of equally good ones the first is taken.
+        given: the primary, where it is settled.
     """
     kinds = [kind for method in scores.values() for kind in method.outside]
     by_kind = [
@@ -48,10 +49,10 @@ def choose(scores: Mapping[str, MethodScores]) -> Choice:
     ]
     means = {method: mean_separation(by_kind, method) for method in scores}
     best = _best(means.values())
-    primary = best
-    if LINE in means and _is_close(means[LINE], best):
-        primary = means[LINE]
-    warnings = [] if primary.method == LINE or LINE not in means else [_loses(means[LINE], best)]
+    chosen = LINE if LINE in means and _is_close(means[LINE], best) else best.method
+    primary = means[given or chosen]
+    watched = dict.fromkeys([LINE, primary.method])
+    warnings = [_loses(means[each], best) for each in watched if each in means and not _is_close(means[each], best)]
     for kind in dict.fromkeys(kinds):
         of_kind = {row.method: row for row in by_kind if row.ood == kind}
         winner = _best(of_kind.values())
@@ -68,9 +69,9 @@ def _is_close(row: Separation, best: Separation) -> bool:
     return row.auroc >= best.auroc - MARGIN - ROUNDING
 
 
-def _loses(line: Separation, best: Separation) -> str:
+def _loses(row: Separation, best: Separation) -> str:
     return (
-        f"LINe is not the best score of this network: {MEAN} AUROC {100 * line.auroc:.1f} % against "
+        f"{row.method} is not the best score of this network: {MEAN} AUROC {100 * row.auroc:.1f} % against "
         f"{100 * best.auroc:.1f} % of {best.method}, on cross-validated images and the outliers at hand"
     )
 

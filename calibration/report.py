@@ -11,7 +11,8 @@ from typing import Any
 
 from calibration.evaluate import Evaluation
 from calibration.job import Calibration
-from calibration.separation import Separation
+from calibration.separation import MEAN, Separation
+from calibration.tuning import Tuning
 from scoring.artifact import Artifact
 
 INTERVALS = ("FPR95, 95 % interval", "AUROC, 95 % interval")
@@ -34,9 +35,49 @@ def calibration_summary(calibration: Calibration, artifact_id: str) -> dict[str,
             "mask_images": calibration.mask_pass.accuracy,
             "calibration_images": calibration.holdout_pass.accuracy,
         },
+        "tuning": None if calibration.tuning is None else tuning_content(calibration.tuning),
         "unreadable": {str(path): reason for path, reason in calibration.unreadable.items()},
         "warnings": calibration.warnings,
     }
+
+
+def tuning_content(tuning: Tuning) -> dict[str, Any]:
+    """What the summary says of a search and a choice; the grid has a file of its own."""
+    return {
+        "outliers": tuning.outliers,
+        "settings": asdict(tuning.settings),
+        "searched": 0 if tuning.search is None else len(tuning.search.rows),
+        "best": tuning.choice.best,
+        "primary": tuning.choice.primary,
+        "methods": {
+            row.method: {"auroc": row.auroc, "fpr95": row.fpr95} for row in tuning.choice.rows if row.ood == MEAN
+        },
+    }
+
+
+def choice_table(tuning: Tuning) -> str:
+    """How all scores compare, best first: FPR95 / AUROC in percent, cross-validated, for each kind of outliers."""
+    rows = {(row.method, row.ood): row for row in tuning.choice.rows}
+    columns = [*tuning.outliers, MEAN]
+    methods = sorted({method for method, _ in rows}, key=lambda method: -rows[method, MEAN].auroc)
+    cells = [
+        [method, *(f"{_percent(rows[method, kind].fpr95)} / {_percent(rows[method, kind].auroc)}" for kind in columns)]
+        for method in methods
+    ]
+    return table(["method", *columns], cells)
+
+
+def write_grid(tuning: Tuning, path: Path) -> None:
+    """Write every setting that was searched as CSV: FPR95 and AUROC, cross-validated, by kind of outliers."""
+    if tuning.search is None:
+        return
+    header = ["p_a", "p_w", "clip_quantile", "mean_auroc", "mean_fpr95"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow([*header, *(f"{measure} {kind}" for kind in tuning.outliers for measure in ("auroc", "fpr95"))])
+        for row in tuning.search.rows:
+            settings = [row.p_a, row.p_w, row.clip_quantile, row.mean_auroc, row.mean_fpr95]
+            writer.writerow([*settings, *(own[kind] for kind in tuning.outliers for own in (row.auroc, row.fpr95))])
 
 
 def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
@@ -59,16 +100,18 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 
 def write_calibration(calibration: Calibration, artifact_id: str, out: Path) -> Path:
-    """Write the report of a calibration beside its artifact, and say where."""
+    """Write the report of a calibration and the grid of its search beside the artifact; say where the report is."""
     from calibration.album import calibration_pictures  # noqa: PLC0415 - as above
     from calibration.page import calibration_page  # noqa: PLC0415 - as above
 
-    artifact = replace(calibration.artifact, artifact_id=artifact_id)
+    artifact, tuning = replace(calibration.artifact, artifact_id=artifact_id), calibration.tuning
     summary = calibration_summary(calibration, artifact_id)
-    pictures = calibration_pictures(artifact)
-    page = calibration_page(summary, calibration.unreadable, pictures, describe_artifact(artifact))
+    pictures = calibration_pictures(artifact, tuning)
+    page = calibration_page(summary, tuning, calibration.unreadable, pictures, describe_artifact(artifact))
     path = out.with_name(out.name.removesuffix(".safetensors") + ".report.html")
     _write_page(page, path)
+    if tuning:
+        write_grid(tuning, out.with_name(out.name.removesuffix(".safetensors") + ".tuning.csv"))
     return path
 
 

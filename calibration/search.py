@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from calibration.folds import SCORED, Fold, MethodScores, Outliers, split
+from calibration.folds import SCORED, Fold, Outliers, split
 from calibration.grid import PERCENTILES, QUANTILES, Grid, score_grid
 from calibration.separation import separate
 from calibration.settings import LineSettings
@@ -65,14 +65,12 @@ class Search:
     Attributes:
         rows: the whole grid, what removes least first.
         best: the row with the greatest mean AUROC.
-        scores: of `best`, cross-validated, to be compared with those of other methods.
         folds: what was scored by what, for other methods to be scored alike.
         notes: what to know before relying on it.
     """
 
     rows: tuple[Row, ...]
     best: Row
-    scores: MethodScores
     folds: tuple[Fold, ...]
     notes: tuple[str, ...]
 
@@ -96,9 +94,8 @@ def tune(sample: Features, labels: Classes, outliers: Mapping[str, Outliers], he
     grid = score_grid(sample.cpu(), labels, outliers, folds, head)
     rows = tuple(rows_of(grid))
     best = max(rows, key=lambda row: (row.mean_auroc, -row.mean_fpr95))
-    scores = grid.scores(best.p_a, best.p_w, best.clip_quantile)
     notes = (*_notes_on_data(grid, labels, head), *_disagreements(rows, best))
-    return Search(rows, best, scores, tuple(folds), notes)
+    return Search(rows, best, tuple(folds), notes)
 
 
 def _most_scored(head: Head, kinds: int) -> int:

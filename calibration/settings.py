@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DEFAULT_ALPHA = 0.05
+AUTO = "auto"  # the primary that the data choose
 INT8_TOLERANCE = 0.01  # one point of top-1 or of FPR95
 
 

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+import torch
 from tqdm import tqdm
 
 from calibration.loader import Batch, batch_size_on, read_batches
+from calibration.outliers import Rule
 from scoring.classifier import Classifier
 from scoring.errors import DatasetError
 from scoring.types import Features, PixelBatch
@@ -42,7 +44,12 @@ class Pass:
 
 
 def walk(
-    paths: Sequence[Path], classifier: Classifier, run: Callable[[Features], Answer], title: str, record: Pass
+    paths: Sequence[Path],
+    classifier: Classifier,
+    run: Callable[[Features], Answer],
+    title: str,
+    record: Pass,
+    rules: Sequence[Rule] = (),
 ) -> Iterator[tuple[list[int], Answer]]:
     """Go through what `record` has left of the files, noting in it what is met.
 
@@ -52,6 +59,8 @@ def walk(
         run: makes an answer of the features of a batch; in another thread, and for several batches side by side.
         title: of the progress bar.
         record: is up to date at each batch, which it includes.
+        rules: what makes other images of a batch; `run` then gets the features of these, rule after rule, in place of
+            the batch's own. The seed is the index of the batch's first image.
 
     Returns:
         indices of the files of a batch that are images, and what `run` made of them; never none.
@@ -60,7 +69,7 @@ def walk(
         DatasetError: no image at all could be read.
     """
     with tqdm(total=len(paths), initial=record.done, desc=title, unit="image", disable=None) as progress:
-        for batch, answer in _run(paths, classifier, run, record.done):
+        for batch, answer in _run(paths, classifier, run, record.done, rules):
             count = len(batch.indices) + len(batch.unreadable)
             record.done += count
             record.seen += len(batch.indices)
@@ -74,20 +83,27 @@ def walk(
 
 
 def _run(
-    paths: Sequence[Path], classifier: Classifier, run: Callable[[Features], Answer], start: int
+    paths: Sequence[Path],
+    classifier: Classifier,
+    run: Callable[[Features], Answer],
+    start: int,
+    rules: Sequence[Rule],
 ) -> Iterator[tuple[Batch, Future[Answer] | None]]:
     """Every batch with its answer under way, in order, one batch more than there are lanes at a time."""
     lanes = classifier.engine.lanes
 
-    def answer(pixels: PixelBatch) -> Answer:
-        return run(classifier.features(pixels, alone=lanes == 1))
+    def answer(pixels: PixelBatch, seed: int) -> Answer:
+        made = [rule(pixels, seed) for rule in rules] or [pixels]
+        return run(torch.cat([classifier.features(each, alone=lanes == 1) for each in made]))
 
     with ThreadPoolExecutor(lanes, thread_name_prefix="forward") as pool:
         waiting: deque[tuple[Batch, Future[Answer] | None]] = deque()
         for batch in read_batches(
             paths, classifier.preprocess, start=start, batch_size=batch_size_on(classifier.device)
         ):
-            waiting.append((batch, None if batch.pixels is None else pool.submit(answer, batch.pixels)))
+            waiting.append(
+                (batch, None if batch.pixels is None else pool.submit(answer, batch.pixels, batch.indices[0]))
+            )
             if len(waiting) > lanes:
                 yield waiting.popleft()
         yield from waiting

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from calibration.field.benchmark import load
+from calibration.outliers import KINDS
 from scoring import conformal
 from scoring.artifact import Artifact
 from tests.calibration.command import Call
 from tests.calibration.conftest import TINY, Calibrated
 from tests.calibration.field.roots import write_root
+from tests.calibration.pictures import write_class_folders
 
 
 def arguments(data: Path, out: Path, *flags: str) -> tuple[str | Path, ...]:
@@ -41,6 +44,12 @@ def test_chosen_methods_and_promise(call: Call, data: Path, tmp_path: Path) -> N
         (("--primary", "best"), "--primary: 'best' is none of line"),
         (("--combine", "line"), "--combine: 'line': wanted two names"),
         (("--guarantee", "surely"), "--guarantee: 'surely' is none of marginal, pac"),
+        (("--tune", "--p-a", "20"), "--tune: it finds what --preset, --p-a, --p-w and --clip give"),
+        (("--tune", "--preset", "line-imagenet"), "--tune: it finds what --preset"),
+        (("--validation-ood", "far=/tmp"), "--validation-ood: goes with --tune or --primary auto"),
+        (("--tune", "--validation-ood", "far"), "--validation-ood: 'far': wanted NAME=DIR"),
+        (("--tune", "--validation-ood", "mean=/tmp"), "--validation-ood: the name 'mean' is taken"),
+        (("--tune", "--validation-ood", "far=/none/such"), "/none/such: no such folder"),
     ],
 )
 def test_what_cannot_be_is_refused_at_once(
@@ -49,6 +58,45 @@ def test_what_cannot_be_is_refused_at_once(
     """One line, which names the flag, what was found and what there is."""
     assert said in call(*arguments(data, tmp_path / "a", *flags)).refusal()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_tuned_against_made_outliers(call: Call, data: Path, tmp_path: Path) -> None:
+    """Settings and primary are found, and are the artifact's; the grid, the comparison and the report say how."""
+    outcome = call(*arguments(data, tmp_path / "a.safetensors", "--tune", "--primary", "auto"))
+    assert outcome.code == 0, outcome.err
+    metadata = Artifact.load(tmp_path / "a.safetensors").metadata
+    found = json.loads(outcome.out)["tuning"]
+    assert found == json.loads((tmp_path / "a.summary.json").read_text())["tuning"]
+    assert list(found["outliers"]) == list(KINDS)
+    with (tmp_path / "a.tuning.csv").open(newline="") as file:
+        grid = list(csv.DictReader(file))
+    assert len(grid) == found["searched"]
+    best = max(grid, key=lambda row: (float(row["mean_auroc"]), -float(row["mean_fpr95"])))
+    assert (metadata.method.p_a, metadata.method.p_w) == (float(best["p_a"]), float(best["p_w"]))
+    assert found["settings"]["p_a"] == metadata.method.p_a
+    assert found["settings"]["clip_quantile"] == metadata.method.clip_quantile
+    assert metadata.primary == found["primary"] in found["methods"]
+    assert max(found["methods"], key=lambda name: found["methods"][name]["auroc"]) == found["best"]
+    assert f"| {found['best']} " in outcome.err
+    assert 'id="tuning"' in (tmp_path / "a.report.html").read_text()
+    assert not (tmp_path / "a.safetensors.partial").exists()
+
+
+def test_chosen_against_a_folder(call: Call, data: Path, tmp_path: Path) -> None:
+    """With --validation-ood nothing is made; settings stay as given; the images of the data themselves are refused."""
+    far = write_class_folders(tmp_path / "far", ["x"], 30)
+    out = tmp_path / "a.safetensors"
+    flags = ("--primary", "auto", "--p-a", "20", "--methods", "msp,energy")
+    outcome = call(*arguments(data, out, *flags, "--validation-ood", f"far={far}"))
+    assert outcome.code == 0, outcome.err
+    found = json.loads(outcome.out)["tuning"]
+    assert found["outliers"] == {"far": 30}
+    assert (found["searched"], found["settings"]["p_a"]) == (0, 20)
+    assert list(found["methods"]) == ["line", "msp", "energy", "combined"]
+    assert Artifact.load(out).metadata.primary == found["primary"]
+    assert not (tmp_path / "a.tuning.csv").exists()
+    said = call(*arguments(data, tmp_path / "b", *flags, "--validation-ood", f"near={data}")).refusal()
+    assert "--validation-ood: near shares files with the in-distribution images" in said
 
 
 def test_pac_says_how_many_images_are_missing(call: Call, data: Path, tmp_path: Path) -> None:

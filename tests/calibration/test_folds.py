@@ -90,16 +90,19 @@ def test_cross_validate_never_shows_a_method_its_own_image() -> None:
         met = set(features[:, 0].tolist())
         assert [labels[int(i)] for i in features[:, 0]] == own.tolist()
 
-        def score(scored: Features) -> FloatArray:
+        def score(scored: Features) -> dict[str, FloatArray]:
             assert not met & set(scored[:, 0].tolist())
-            return scored[:, 0].double().numpy() + 0.5
+            return {"one": scored[:, 0].double().numpy() + 0.5, "other": -scored[:, 0].double().numpy()}
 
         return score
 
     folds = split(labels, outliers)
-    inside, outside = cross_validate(fit, sample, labels, outliers, folds)  # type: ignore[arg-type]
+    found = cross_validate(fit, sample, labels, outliers, folds)  # type: ignore[arg-type]
+    assert list(found) == ["one", "other"]
+    inside, outside = found["one"]
     assert sorted(inside) == [i + 0.5 for i in range(60)]
     assert sorted(outside["made"]) == [i + 0.5 for i in range(0, 60, 2)]
+    assert (found["other"].inside == 0.5 - inside).all()
 
 
 def test_too_few() -> None:

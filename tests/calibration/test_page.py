@@ -290,7 +290,7 @@ def test_quantisation() -> None:
         "quantisation": quantisation,
     }
     page = Page()
-    page.feed(calibration_page(summary, {}, {"calibration": b"", "counts": b""}, {}))
+    page.feed(calibration_page(summary, None, {}, {"calibration": b"", "counts": b""}, {}))
     assert [numbers(row) for row in page.tables["quality"][1:]] == [[0.9, 0.2], [0.875, 0.21]]
     assert "Warning: odd <names>" in page.text
 

@@ -11,6 +11,7 @@ from scoring.conformal import FloatArray
 from tests.calibration.test_separation import slow_auroc, slow_fpr95
 
 INSIDE = np.arange(100, dtype=np.float64)
+LOSERS = {"line": "60.0", "msp": "50.0"}
 
 
 def with_auroc(areas: dict[str, float]) -> MethodScores:
@@ -64,6 +65,17 @@ def test_kinds_that_disagree() -> None:
     assert choice.primary == "line"
     (warning,) = choice.warnings
     assert "outliers 'near' energy would be better than line: AUROC 50.0 % instead of 40.0 %" in warning
+
+
+def test_a_primary_that_is_settled() -> None:
+    """It stays whatever is better; by how much it loses is said, and so it is of LINe, of nobody else."""
+    scores = {"line": with_auroc({"a": 0.6}), "msp": with_auroc({"a": 0.5}), "energy": with_auroc({"a": 0.7})}
+    choice = choose(scores, "msp")
+    assert (choice.primary, choice.best) == ("msp", "energy")
+    said = [f"{name} is not the best score of this network: mean AUROC {area} %" for name, area in LOSERS.items()]
+    assert [warning[: len(text)] for warning, text in zip(choice.warnings, said, strict=False)] == said
+    assert len(choice.warnings) == 3  # and the kind that would rather have energy
+    assert choose(scores, "energy").warnings == choice.warnings[:1]
 
 
 def test_equal_auroc() -> None:
