@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,28 +21,32 @@ from scipy.stats import spearmanr
 
 from benchmarks.cifar10 import FACTORY
 from calibration.dataset import LabelledImages, list_images
-from calibration.folds import Fold, MethodScores, Outliers, cross_validate
+from calibration.ensemble import fit_ensemble, scores_of
+from calibration.folds import Fold, MethodScores, Outliers
 from calibration.grid import score_grid
+from calibration.learnt import learn
 from calibration.loader import read_batches
-from calibration.masks import build_masks, choose_method
 from calibration.outliers import KINDS
-from calibration.primary import choose
-from calibration.report import table
-from calibration.search import Row, Search, rows_of, tune
+from calibration.partial import Partial
+from calibration.passes import collect_statistics
+from calibration.report import choice_table, table
+from calibration.roster import Roster, draw_up
+from calibration.search import Row, Search, rows_of
 from calibration.separation import mean_separation, separate
 from calibration.settings import PRESETS, LineSettings
 from calibration.statistics import FeatureStatistics
+from calibration.tuning import settle
+from calibration.validation import make_outliers
 from scoring.classifier import Classifier, load_classifier
-from scoring.conformal import FloatArray
-from scoring.detector import LineDetector
 from scoring.embedded import efficientnet_lite0
 from scoring.engines.engine import EngineChoice
-from scoring.methods import energy, msp
+from scoring.ensemble import Ensemble
+from scoring.methods import Sample
 from scoring.spec import ClassifierParts, load_spec
-from scoring.types import Classes, Features, Head
+from scoring.types import Features, Head
 
-MADE = 1000  # images that outliers are made of, at most
-Score = Callable[[Features], FloatArray]
+COMBINED = ("line", "energy")
+NOTHING = Roster((), (), {})  # LINe alone
 
 
 class Case(NamedTuple):
@@ -53,14 +57,6 @@ class Case(NamedTuple):
     inside: list[Path]
     outside: dict[str, list[Path]]
     preset: LineSettings
-
-
-class Seen(NamedTuple):
-    """What the search may see."""
-
-    sample: Features
-    labels: Classes
-    outliers: dict[str, Outliers]
 
 
 def cifar10(data: Path) -> Case:
@@ -97,55 +93,24 @@ def features_of(classifier: Classifier, paths: Sequence[Path]) -> Features:
     return torch.cat([classifier.features(pixels).cpu() for pixels in batches if pixels is not None])
 
 
-def see(classifier: Classifier, masks: LabelledImages) -> Seen:
-    """The one pass: features of the images, and of what is made of some of them."""
-    sample = features_of(classifier, masks.paths)
-    made = masks.thin(MADE)
-    places = {path: index for index, path in enumerate(masks.paths)}
-    sources = torch.tensor([places[path] for path in made.paths])
-    chunks: dict[str, list[Features]] = {kind: [] for kind in KINDS}
-    for batch in read_batches(made.paths, classifier.preprocess):
-        assert batch.pixels is not None
-        for kind, rule in KINDS.items():
-            chunks[kind].append(classifier.features(rule(batch.pixels, batch.indices[0])).cpu())
-    outliers = {kind: Outliers(torch.cat(found), sources) for kind, found in chunks.items()}
-    return Seen(sample, masks.labels(range(len(masks.items))), outliers)
+def see(classifier: Classifier, masks: LabelledImages) -> tuple[Sample, dict[str, Outliers]]:
+    """What the search may see: features of the images, and of what is made of some of them."""
+    collected = collect_statistics(classifier, masks, Partial(None, "", []))
+    return collected.sample, make_outliers(classifier, masks, collected, None, "").outliers
 
 
-def line_score(seen: Seen, head: Head, settings: LineSettings) -> Score:
-    """LINe as it would be served."""
+def as_served(sample: Sample, head: Head, settings: LineSettings, roster: Roster) -> Ensemble:
+    """All scores as they would be served."""
     statistics = FeatureStatistics(*head.weight.shape)
-    statistics.update(seen.sample, seen.labels)
-    method = choose_method(statistics, settings)
-    detector = LineDetector(head, build_masks(statistics, head.weight, method), method.clip)
-    return lambda features: detector.score(features)[1].double().numpy()
+    statistics.update(sample.features, sample.labels)
+    return fit_ensemble(head, learn(statistics, head, settings).detector, sample, roster).ensemble
 
 
-def logit_score(head: Head, name: str) -> Score:
-    """MSP or Energy."""
-    function = {"msp": msp, "energy": energy}[name]
-    return lambda features: function(torch.addmm(head.bias, features, head.weight.T).double()).numpy()
-
-
-def methods_of(seen: Seen, head: Head, search: Search, preset: LineSettings) -> dict[str, Score]:
-    """Tuned LINe and what it is compared with; ReAct has the best of its clips."""
-    plain = [row for row in search.rows if row.p_a == row.p_w == 0 and row.clip_quantile is not None]
-    react = max(plain, key=lambda row: (row.mean_auroc, -row.mean_fpr95))
-    settings = {"line": search.best.settings, "preset": preset, "react": react.settings}
-    scores = {name: line_score(seen, head, each) for name, each in settings.items()}
-    return scores | {name: logit_score(head, name) for name in ("energy", "msp")}
-
-
-def recommend(seen: Seen, head: Head, search: Search) -> str:
-    """The primary score, chosen on made outliers alone."""
-    scores = {"line": search.scores}
-    for name in ("energy", "msp"):
-        score = logit_score(head, name)
-        scores[name] = cross_validate(lambda *_, score=score: score, *seen, search.folds)
-    choice = choose(scores)
-    for warning in choice.warnings:
-        print(f"warning: {warning}")
-    return choice.primary
+def measured(ensemble: Ensemble, inside: Features, outside: dict[str, Features]) -> dict[str, MethodScores]:
+    """Scores on the real folders, by method."""
+    own = scores_of(ensemble, inside, ensemble.names)
+    others = {kind: scores_of(ensemble, features, ensemble.names) for kind, features in outside.items()}
+    return {name: MethodScores(own[name], {kind: each[name] for kind, each in others.items()}) for name in own}
 
 
 def print_table(scores: dict[str, MethodScores]) -> None:
@@ -158,14 +123,14 @@ def print_table(scores: dict[str, MethodScores]) -> None:
     print(table(["method", *next(iter(scores.values())).outside, "mean"], lines))
 
 
-def in_hindsight(seen: Seen, head: Head, inside: Features, outside: dict[str, Features]) -> list[Row]:
+def in_hindsight(sample: Sample, head: Head, inside: Features, outside: dict[str, Features]) -> list[Row]:
     """The grid on the real folders, taught by the whole sample."""
-    count = len(seen.sample)
+    count = len(sample.labels)
     own = {kind: torch.arange(len(features)) for kind, features in outside.items()}
     fold = Fold(torch.arange(count), count + torch.arange(len(inside)), own)
     foreign = {kind: Outliers(features, torch.full((len(features),), -1)) for kind, features in outside.items()}
-    labels = torch.cat([seen.labels, torch.zeros(len(inside), dtype=torch.int64)])  # of those that do not teach: unread
-    return [*rows_of(score_grid(torch.cat([seen.sample, inside]), labels, foreign, [fold], head))]
+    labels = torch.cat([sample.labels, torch.zeros(len(inside), dtype=torch.int64)])  # unread: these do not teach
+    return [*rows_of(score_grid(torch.cat([sample.features, inside]), labels, foreign, [fold], head))]
 
 
 def print_hindsight(search: Search, real: list[Row]) -> None:
@@ -187,18 +152,29 @@ def main(data: Path, name: str) -> None:
     """Search, choose, and only then measure."""
     case = CASES[name](data)
     classifier = load_classifier(case.parts, torch.device("cpu"), choice=EngineChoice.parse("openvino:float32"))
-    seen, head = see(classifier, case.masks), classifier.head
+    head = classifier.head
+    sample, outliers = see(classifier, case.masks)
+    roster = draw_up(sample, head, None, COMBINED)
     started = time.perf_counter()
-    search = tune(*seen, head)
-    print(f"{name}: {len(search.rows)} settings in {time.perf_counter() - started:.0f} s; best: {search.best}")
-    for note in search.notes:
-        print(f"note: {note}")
-    print(f"primary: {recommend(seen, head, search)}")
+    tuning = settle(sample, outliers, head, roster, settings=None, primary=None)
+    search = tuning.search
+    assert search is not None
+    print(f"{name}: {len(search.rows)} settings, {len(roster.names)} scores in {time.perf_counter() - started:.0f} s")
+    for warning in tuning.warnings:
+        print(f"warning: {warning}")
+    print(f"LINe: {search.best}; primary: {tuning.choice.primary}; best by cross-validation: {tuning.choice.best}")
+    print(choice_table(tuning))
     inside = features_of(classifier, case.inside)
     outside = {ood: features_of(classifier, paths) for ood, paths in case.outside.items()}
-    methods = methods_of(seen, head, search, case.preset)
-    print_table({m: MethodScores(s(inside), {k: s(f) for k, f in outside.items()}) for m, s in methods.items()})
-    print_hindsight(search, in_hindsight(seen, head, inside, outside))
+    tuned = measured(as_served(sample, head, tuning.settings, roster), inside, outside)
+    plain = [row for row in search.rows if row.p_a == row.p_w == 0 and row.clip_quantile is not None]
+    react = max(plain, key=lambda row: (row.mean_auroc, -row.mean_fpr95)).settings
+    others = {
+        f"line, {called}": measured(as_served(sample, head, settings, NOTHING), inside, outside)["line"]
+        for called, settings in (("not tuned", case.preset), ("as ReAct, its clip tuned", react))
+    }
+    print_table(tuned | others)
+    print_hindsight(search, in_hindsight(sample, head, inside, outside))
 
 
 if __name__ == "__main__":

@@ -130,7 +130,6 @@ def _compared(tuning: Tuning) -> dict[str, object]:
     folders = [*tuning.outliers, MEAN]
     methods = sorted({method for method, _ in rows}, key=lambda method: -rows[method, MEAN]["auroc"])
     return {
-        "tuning": tuning,
         "rows": rows,
         "methods": methods,
         "folders": folders,

@@ -12,7 +12,9 @@ from calibration import pictures
 from calibration.canvas import BLUE, GREY, ORANGE
 from calibration.class_pictures import count_picture, reject_picture
 from calibration.classes import class_rows
+from calibration.grid_picture import grid_picture
 from calibration.rates import reliability
+from tests.calibration.test_search import problem
 
 HOSTILE = ("$x^{$", "_hidden", "日本", "a\nb", "\udcff", "long" * 40, "", "<script>")
 
@@ -103,3 +105,13 @@ def test_hostile_names() -> None:
     rows = class_rows(HOSTILE, np.ones(8, np.int64), None, np.arange(8), np.ones(8, bool))
     assert decode(reject_picture(rows, 1)).width > 600
     assert decode(count_picture(HOSTILE, [1] * 8)).width > 600
+
+
+def test_the_grid_of_a_search() -> None:
+    """Four panels side by side, two rows for eight clips; the setting that was chosen has its frame."""
+    search = problem(1).search()
+    clips = len({row.clip_quantile for row in search.rows})
+    picture = decode(grid_picture(search))
+    assert picture.width == pytest.approx(3.6 * 130 * min(clips, 4), abs=2)
+    assert picture.height == pytest.approx(3.4 * 130 * -(-clips // 4), abs=2)
+    assert share_of(picture, ORANGE) > 1e-4

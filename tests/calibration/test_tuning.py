@@ -14,8 +14,8 @@ from calibration.settings import LineSettings
 from calibration.tuning import settle
 from scoring.errors import DatasetError
 from scoring.methods import METHODS, Sample, fit_all
-from tests.calibration.test_separation import slow_auroc
 from tests.calibration.test_search import Problem, fold_of, parts_of, problem, slow_row
+from tests.calibration.test_separation import slow_auroc
 
 SETTINGS = LineSettings(p_a=30, p_w=50, clip=None, clip_quantile=0.9)
 
@@ -41,7 +41,7 @@ def test_line_is_scored_as_the_other_folds_have_calibrated_it(negative: bool) ->
 
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"cadref"}))
 def test_each_method_is_fitted_to_the_other_folds(name: str) -> None:
-    """Fitted here by hand without a fold, a method gives that fold's images and outliers the scores that are compared."""
+    """Fitted by hand without a fold, a method gives that fold's images and outliers the scores that are compared."""
     p = problem(3)
     sample = sample_of(p)
     found = score_candidates(
