@@ -27,8 +27,9 @@ from calibration.flags import (
     partial_folder,
     preprocess_of,
     summary_path,
+    validation_folders,
 )
-from calibration.settings import AUTO, DEFAULT_ALPHA, INT8_TOLERANCE, PRESETS
+from calibration.settings import DEFAULT_ALPHA, INT8_TOLERANCE, PRESETS
 
 if TYPE_CHECKING:
     from calibration.dataset import LabelledImages
@@ -141,13 +142,10 @@ def calibrate(
     from scoring.classifier import load_classifier, pick_device
     from scoring.spec import load_spec
 
-    if tune and any(given is not None for given in (preset, p_a, p_w, clip, clip_quantile)):
-        raise typer.BadParameter(
-            "it finds what --preset, --p-a, --p-w and --clip give: leave them", param_hint="--tune"
-        )
     settings = line_settings(preset, p_a, p_w, clip, clip_quantile)
-    if validation_ood and not (tune or primary == AUTO):
-        raise typer.BadParameter("goes with --tune or --primary auto", param_hint="--validation-ood")
+    is_given = any(given is not None for given in (preset, p_a, p_w, clip, clip_quantile))
+    folders = validation_folders(validation_ood or [], tune=tune, is_given=is_given, primary=primary)
+    promise = guarantee_of(guarantee)
     fitted, combined = methods_of(methods), combined_of(combine)
     check_primary(primary, fitted, combined)
     alphas = alphas_of(alpha or [str(DEFAULT_ALPHA)])
@@ -164,6 +162,7 @@ def calibrate(
     }
     classifier = load_classifier(parts, pick_device(device), preprocess_of(parts, given))
     mask_images, holdout_images = _images(parts, classifier, data, holdout, holdout_fraction)
+    validation = _validation(folders, mask_images, holdout_images)
     _choose_engine(classifier, engine, engine_tolerance, mask_images)
     job = Job(
         spec=model,
@@ -178,8 +177,8 @@ def calibrate(
         combined=combined,
         primary=primary,
         tune=tune,
-        validation=_validation(validation_ood or [], mask_images, holdout_images),
-        guarantee=guarantee_of(guarantee),
+        validation=validation,
+        guarantee=promise,
         delta=delta,
     )
     calibration = run(job, classifier, partial_folder(out))
@@ -332,21 +331,18 @@ def _use(classifier: Classifier, choice: EngineChoice, images: LabelledImages) -
     classifier.use(choice, quantise(classifier.backbone, sample(images, classifier.preprocess)))
 
 
-def _validation(given: list[str], *others: LabelledImages) -> dict[str, LabelledImages]:
-    """OOD images by name; a class they have not."""
+def _validation(folders: dict[str, Path], *others: LabelledImages) -> dict[str, LabelledImages]:
+    """The images of OOD folders; a class they have not."""
     from calibration.dataset import LabelledImages, list_images
 
-    folders = ood_folders("--validation-ood", given)
-    found = {
-        name: LabelledImages(tuple((path, -1) for path in list_images(folder)), ()) for name, folder in folders.items()
-    }
     known = {path.resolve() for images in others for path in images.paths}
-    for name, images in found.items():
-        if known & {path.resolve() for path in images.paths}:
+    found = {name: list_images(folder) for name, folder in folders.items()}
+    for name, paths in found.items():
+        if known & {path.resolve() for path in paths}:
             raise typer.BadParameter(
                 f"{name} shares files with the in-distribution images", param_hint="--validation-ood"
             )
-    return found
+    return {name: LabelledImages(tuple((path, -1) for path in paths), ()) for name, paths in found.items()}
 
 
 def _images(

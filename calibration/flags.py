@@ -121,6 +121,24 @@ def ood_folders(option: str, given: list[str]) -> dict[str, Path]:
     return folders
 
 
+def validation_folders(given: list[str], *, tune: bool, is_given: bool, primary: str) -> dict[str, Path]:
+    """OOD folders by name, for `--tune` and `--primary auto`.
+
+    Args:
+        given: NAME=DIR.
+        tune: whether LINe's settings are searched for.
+        is_given: whether one of them is given.
+        primary: whose score decides.
+    """
+    if tune and is_given:
+        raise typer.BadParameter(
+            "it finds what --preset, --p-a, --p-w and --clip give: leave them", param_hint="--tune"
+        )
+    if given and not (tune or primary == AUTO):
+        raise typer.BadParameter("goes with --tune or --primary auto", param_hint="--validation-ood")
+    return ood_folders("--validation-ood", given)
+
+
 def _pair(option: str, text: str, wanted: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not (name and separator and value):
