@@ -87,7 +87,7 @@ def check_primary(primary: str, methods: tuple[str, ...] | None, combined: tuple
     from scoring.methods import METHODS
 
     fitted = (LINE, *(METHODS if methods is None else methods))
-    names = (AUTO, *fitted, COMBINED) if set(combined) <= set(fitted) else (AUTO, *fitted)
+    names = (*fitted, COMBINED, AUTO) if set(combined) <= set(fitted) else (*fitted, AUTO)
     if primary not in names:
         raise typer.BadParameter(f"{primary!r} is none of {', '.join(names)}", param_hint="--primary")
 

@@ -44,5 +44,5 @@ def grid_picture(search: Search) -> bytes:
 
 
 def _frame(row: Row) -> Rectangle:
-    x, y = PERCENTILES.index(row.p_w), PERCENTILES.index(row.p_a)  # type: ignore[arg-type]
+    x, y = PERCENTILES.index(row.p_w), PERCENTILES.index(row.p_a)
     return Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5)

@@ -107,6 +107,7 @@ def calibration_page(
         pictures=_embed(pictures),
         settings=list(flatten(settings)),
         unreadable=_first(unreadable),
+        tuning=tuning,
         **(_compared(tuning) if tuning else {}),
     )
 

@@ -109,7 +109,8 @@ def _collect(
 
     @torch.inference_mode()
     def run(found: Features) -> FeaturesByRule:
-        return found.float().cpu().unflatten(0, (kinds, -1)).transpose(0, 1)
+        by_rule: FeaturesByRule = found.float().cpu().unflatten(0, (kinds, -1)).transpose(0, 1)
+        return by_rule
 
     for indices, found in walk(paths, classifier, run, title, record, rules):
         refuse_unless(np.isfinite(found.numpy()).all((1, 2)), paths, indices)
