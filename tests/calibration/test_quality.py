@@ -12,14 +12,21 @@ from calibration.dataset import LabelledImages
 from calibration.learnt import learn
 from calibration.loader import CPU_BATCH_SIZE
 from calibration.partial import Partial
+from calibration.passes import collect_statistics
 from calibration.quality import check_tolerance, describe, measure_quality
 from calibration.settings import LineSettings
-from scoring.classifier import load_classifier
+from scoring.classifier import Classifier, load_classifier
+from scoring.detector import LineDetector
 from scoring.errors import DatasetError, EngineError
 from scoring.metadata import Quality, Quantisation
 from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders
 from tests.calibration.test_separation import slow_fpr95
 from tests.factories.tiny import CLASSES, PREPROCESS, tiny
+
+
+def detector_of(classifier: Classifier, images: LabelledImages) -> LineDetector:
+    statistics = collect_statistics(classifier, images, Partial(None, "masks", ())).statistics
+    return learn(statistics, classifier.head, LineSettings()).detector
 
 
 def test_measures(tmp_path: Path) -> None:
@@ -28,7 +35,7 @@ def test_measures(tmp_path: Path) -> None:
     (data / "cat" / "000.png").write_bytes(NOT_AN_IMAGE)
     images = LabelledImages.read(data, CLASSES, 5)
     classifier = load_classifier(tiny(), torch.device("cpu"))
-    detector = learn(classifier, images, LineSettings(), Partial(None, "masks", ())).detector
+    detector = detector_of(classifier, images)
     correct, inside, outside = 0, [], []
     read = {
         i: PREPROCESS.read(path.read_bytes())
@@ -57,7 +64,7 @@ def test_without_any_image(tmp_path: Path) -> None:
     (tmp_path / "ant" / "0.png").write_bytes(NOT_AN_IMAGE)
     classifier = load_classifier(tiny(), torch.device("cpu"))
     good = LabelledImages.read(write_class_folders(tmp_path / "good", CLASSES, 2), CLASSES, 5)
-    detector = learn(classifier, good, LineSettings(), Partial(None, "masks", ())).detector
+    detector = detector_of(classifier, good)
     with pytest.raises(DatasetError, match="none of 1 held-out images"):
         measure_quality(classifier, detector, LabelledImages(((tmp_path / "ant" / "0.png", 0),), CLASSES))
 
