@@ -55,9 +55,9 @@ def fit_ensemble(
         DatasetError: the primary does not fit the network, or the scores of a method cannot be merged.
     """
     head = Head(*(each.cpu() for each in classifier.head))
-    against = objections(learnt.sample, head)
+    against = objections(learnt.sample, head, learnt.detector)
     names = [name for name in METHODS if name not in against] if methods is None else methods
-    fitted = fit_all(names, learnt.sample, head)
+    fitted = fit_all(names, learnt.sample, head, learnt.detector)
     settings = {name: method.settings() for name, method in fitted.items()}
     tensors = tensors_of(fitted)
     merged = tuple(combined) if set(combined) <= {LINE, *names} else ()
