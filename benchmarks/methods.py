@@ -1,8 +1,9 @@
 """Every method of `scoring.methods` on the same features: how well each separates, and what all of them cost.
 
-    python -m benchmarks.methods cifar10 DATA        the paper's CIFAR-10 network, as in benchmarks.cifar10
-    python -m benchmarks.methods lite0 DATA          the embedded default, as in benchmarks.embedded
-    taskset -c 0 python -m benchmarks.methods cost   on one core, K = 1000, D = 2048, batch 8; and what they store
+    python -m benchmarks.methods cifar10 DATA             the paper's CIFAR-10 network, as in benchmarks.cifar10
+    python -m benchmarks.methods cifar10 DATA --images 5  the same, fitted to five images a class
+    python -m benchmarks.methods lite0 DATA               the embedded default, as in benchmarks.embedded
+    taskset -c 0 python -m benchmarks.methods cost        on one core, K = 1000, D = 2048, batch 8; and what they store
 
 Fitted to the images of the masks, measured on ID images that neither masks nor thresholds have seen. Features come
 through OpenVINO in float32. LINe, fitted to the same images, stands beside the others.
@@ -11,6 +12,7 @@ through OpenVINO in float32. LINe, fitted to the same images, stands beside the 
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -87,27 +89,33 @@ def features_of(classifier: Classifier, paths: Sequence[Path], title: str) -> tu
     return torch.cat(found).float(), kept
 
 
-def measure(case: Case) -> None:
+def measure(case: Case, images: int) -> None:
     """Print a table for each set of ID images: FPR95 / AUROC of each method and OOD folder, and the mean."""
     head = case.classifier.head
     features, kept = features_of(case.classifier, case.sample.paths, "sample")
-    sample = Sample(features, case.sample.labels(kept))
-    for name, reason in objections(sample, head).items():
+    sample = first_of_each(Sample(features, case.sample.labels(kept)), images)
+    line = line_of(sample, head, case.settings)
+    for name, reason in objections(sample, head, line).items():
         print(f"{name} is not for this network: {reason}")
     started = time.perf_counter()
-    methods = fit_all(METHODS, sample, head)
+    methods = fit_all(METHODS, sample, head, line)
     print(
-        f"fitted to {len(features)} images in {time.perf_counter() - started:.1f} s; "
+        f"fitted to {len(sample.features)} images in {time.perf_counter() - started:.1f} s; "
         f"{len(save(tensors_of(methods))) / 1e6:.2f} MB"
     )
-    line = line_of(sample, head, case.settings)
     outside = {
-        name: scores(line, methods, head, features_of(case.classifier, paths, name)[0])
+        name: scores(line, methods, features_of(case.classifier, paths, name)[0])
         for name, paths in case.outside.items()
     }
     for name, paths in case.inside.items():
-        inside = scores(line, methods, head, features_of(case.classifier, paths, name)[0])
+        inside = scores(line, methods, features_of(case.classifier, paths, name)[0])
         show(name, inside, outside)
+
+
+def first_of_each(sample: Sample, images: int) -> Sample:
+    """The first images of each class."""
+    rows = torch.cat([(sample.labels == c).nonzero()[:images, 0] for c in sample.labels.unique()]).sort().values
+    return Sample(sample.features[rows], sample.labels[rows])
 
 
 def line_of(sample: Sample, head: Head, settings: LineSettings) -> LineDetector:
@@ -118,11 +126,11 @@ def line_of(sample: Sample, head: Head, settings: LineSettings) -> LineDetector:
     return LineDetector(head, build_masks(statistics, head.weight, method), method.clip)
 
 
-def scores(line: LineDetector, methods: dict[str, Method], head: Head, features: Features) -> dict[str, FloatArray]:
+def scores(line: LineDetector, methods: dict[str, Method], features: Features) -> dict[str, FloatArray]:
     """Scores of all images, by method."""
-    logits = torch.addmm(head.bias, features, head.weight.T)
-    found = {"line": line.score(features)[1]}
-    found |= {name: method.score(features, logits) for name, method in methods.items()}
+    logits, routed = line.route(features)
+    found = {"line": line.energy(features, routed)}
+    found |= {name: method.score(features, logits, routed) for name, method in methods.items()}
     return {name: values.double().numpy() for name, values in found.items()}
 
 
@@ -142,13 +150,15 @@ def cost() -> None:
     preprocess = Preprocess(resize=256, crop=(224, 224), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     classifier = Classifier(models.resnet50(weights=None), preprocess, CPU, OPENVINO)
     head, features = make_head(K, D), (0.5 * torch.randn(3000, D)).relu()
-    methods = fit_and_time(Sample(features, torch.arange(3000) % K), head)
-    pixels, batch, detector = noise(preprocess, BATCH), features[:BATCH].contiguous(), make_detector(head)
-    logits = torch.addmm(head.bias, batch, head.weight.T)
+    detector = make_detector(head)
+    methods = fit_and_time(Sample(features, torch.arange(3000) % K), head, detector)
+    pixels, batch = noise(preprocess, BATCH), features[:BATCH].contiguous()
+    logits, routed = detector.route(batch)
     with torch.inference_mode():
-        each = in_turn(*(partial(method.score, batch, logits) for method in methods.values()))
+        each = in_turn(*(partial(method.score, batch, logits, routed) for method in methods.values()))
         forward, together = in_turn(
-            lambda: classifier.features(pixels), lambda: [method.score(batch, logits) for method in methods.values()]
+            lambda: classifier.features(pixels),
+            lambda: [method.score(batch, logits, routed) for method in methods.values()],
         )
         _, line = in_turn(lambda: classifier.features(pixels), lambda: detector.score(batch))
     for name, seconds in zip(methods, each, strict=True):
@@ -159,14 +169,14 @@ def cost() -> None:
     )
 
 
-def fit_and_time(sample: Sample, head: Head) -> dict[str, Method]:
+def fit_and_time(sample: Sample, head: Head, line: LineDetector) -> dict[str, Method]:
     """Fit, and print how long that takes, how long restoring, and bytes stored."""
     methods: dict[str, Method] = {}
     for name, method in METHODS.items():
         started = time.perf_counter()
-        fitted = methods[name] = method.fit(sample, head)
+        fitted = methods[name] = method.fit(sample, head, line)
         loading = time.perf_counter()
-        method.restore(head, fitted.settings(), fitted.tensors())
+        method.restore(head, line, fitted.settings(), fitted.tensors())
         done = time.perf_counter()
         stored = sum(tensor.nbytes for tensor in fitted.tensors().values()) / 1e6
         print(f"{name}: fitted in {loading - started:.2f} s, restored in {done - loading:.2f} s, {stored:.3f} MB")
@@ -179,8 +189,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("what", choices=[*CASES, "cost"])
     parser.add_argument("data", type=Path, nargs="?")
+    parser.add_argument("--images", type=int, default=sys.maxsize, help="of a class to fit to, at most")
     arguments = parser.parse_args()
     if arguments.what == "cost":
         cost()
     else:
-        measure(CASES[arguments.what](arguments.data))
+        measure(CASES[arguments.what](arguments.data), arguments.images)

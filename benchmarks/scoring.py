@@ -146,7 +146,7 @@ def make_masks(head: Head) -> LineMasks:
     # One class stands for all: its percentile is theirs, as their means are alike.
     threshold = line.weight_threshold(contribution[0], head.weight, P_W)
     thresholds = torch.full((len(head.bias),), threshold, dtype=torch.float64)
-    return LineMasks(contribution, line.activation_mask(contribution, P_A), thresholds)
+    return LineMasks(contribution, line.activation_mask(contribution, P_A), thresholds, P_A)
 
 
 def make_detector(head: Head) -> LineDetector:

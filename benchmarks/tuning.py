@@ -31,13 +31,14 @@ from calibration.partial import Partial
 from calibration.passes import collect_statistics
 from calibration.report import choice_table, table
 from calibration.roster import Roster, draw_up
-from calibration.search import Row, Search, rows_of
+from calibration.search import Row, Search, rows_of, tune
 from calibration.separation import mean_separation, separate
 from calibration.settings import PRESETS, LineSettings
 from calibration.statistics import FeatureStatistics
-from calibration.tuning import settle
+from calibration.tuning import compare
 from calibration.validation import make_outliers
 from scoring.classifier import Classifier, load_classifier
+from scoring.detector import LineDetector
 from scoring.embedded import efficientnet_lite0
 from scoring.engines.engine import EngineChoice
 from scoring.ensemble import Ensemble
@@ -99,11 +100,16 @@ def see(classifier: Classifier, masks: LabelledImages) -> tuple[Sample, dict[str
     return collected.sample, make_outliers(classifier, masks, collected, None, "").outliers
 
 
-def as_served(sample: Sample, head: Head, settings: LineSettings, roster: Roster) -> Ensemble:
-    """All scores as they would be served."""
+def line_of(sample: Sample, head: Head, settings: LineSettings) -> LineDetector:
+    """LINe as it would be served."""
     statistics = FeatureStatistics(*head.weight.shape)
     statistics.update(sample.features, sample.labels)
-    return fit_ensemble(head, learn(statistics, head, settings).detector, sample, roster).ensemble
+    return learn(statistics, head, settings).detector
+
+
+def as_served(sample: Sample, head: Head, settings: LineSettings, roster: Roster) -> Ensemble:
+    """All scores as they would be served."""
+    return fit_ensemble(head, line_of(sample, head, settings), sample, roster).ensemble
 
 
 def measured(ensemble: Ensemble, inside: Features, outside: dict[str, Features]) -> dict[str, MethodScores]:
@@ -154,11 +160,11 @@ def main(data: Path, name: str) -> None:
     classifier = load_classifier(case.parts, torch.device("cpu"), choice=EngineChoice.parse("openvino:float32"))
     head = classifier.head
     sample, outliers = see(classifier, case.masks)
-    roster = draw_up(sample, head, None, COMBINED)
     started = time.perf_counter()
-    tuning = settle(sample, outliers, head, roster, settings=None, primary=None)
-    search = tuning.search
-    assert search is not None
+    search = tune(sample.features, sample.labels, outliers, head)
+    settings = search.best.settings
+    roster = draw_up(sample, head, line_of(sample, head, settings), None, COMBINED)
+    tuning = compare(sample, outliers, head, roster, settings=settings, search=search, primary=None)
     print(f"{name}: {len(search.rows)} settings, {len(roster.names)} scores in {time.perf_counter() - started:.0f} s")
     for warning in tuning.warnings:
         print(f"warning: {warning}")
@@ -166,12 +172,12 @@ def main(data: Path, name: str) -> None:
     print(choice_table(tuning))
     inside = features_of(classifier, case.inside)
     outside = {ood: features_of(classifier, paths) for ood, paths in case.outside.items()}
-    tuned = measured(as_served(sample, head, tuning.settings, roster), inside, outside)
+    tuned = measured(as_served(sample, head, settings, roster), inside, outside)
     plain = [row for row in search.rows if row.p_a == row.p_w == 0 and row.clip_quantile is not None]
     react = max(plain, key=lambda row: (row.mean_auroc, -row.mean_fpr95)).settings
     others = {
-        f"line, {called}": measured(as_served(sample, head, settings, NOTHING), inside, outside)["line"]
-        for called, settings in (("not tuned", case.preset), ("as ReAct, its clip tuned", react))
+        f"line, {called}": measured(as_served(sample, head, each, NOTHING), inside, outside)["line"]
+        for called, each in (("not tuned", case.preset), ("as ReAct, its clip tuned", react))
     }
     print_table(tuned | others)
     print_hindsight(search, in_hindsight(sample, head, inside, outside))

@@ -48,7 +48,7 @@ def fit_ensemble(head: Head, detector: LineDetector, sample: Sample, roster: Ros
     Raises:
         DatasetError: the scores of a method cannot be merged.
     """
-    fitted = fit_all(roster.methods, sample, Head(*(each.cpu() for each in head)))
+    fitted = fit_all(roster.methods, sample, Head(*(each.cpu() for each in head)), detector)
     settings = {name: method.settings() for name, method in fitted.items()}
     tensors = tensors_of(fitted)
     if roster.combined:

@@ -18,10 +18,11 @@ from calibration.partial import Partial
 from calibration.passes import Collected, collect_statistics, score_holdout
 from calibration.provenance import describe, versions
 from calibration.quality import COMPARED, check_tolerance, measure_quality
-from calibration.roster import Roster, draw_up
+from calibration.roster import draw_up
+from calibration.search import tune
 from calibration.settings import AUTO, INT8_TOLERANCE, LineSettings
 from calibration.statistics import FeatureStatistics
-from calibration.tuning import Tuning, settle
+from calibration.tuning import Tuning, compare
 from calibration.validation import Validation, make_outliers, read_outliers
 from calibration.walk import Pass
 from scoring import conformal
@@ -121,21 +122,27 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
     digests = digests_of(classifier)
     for_masks = Partial(folder, "masks", _masks_depend_on(job, classifier, digests))
     collected = collect_statistics(classifier, job.mask_images, for_masks)
-    roster = draw_up(collected.sample, classifier.head, job.methods, job.combined)
-    if job.primary != AUTO:
-        roster.check(job.primary, job.combined)
-    validation, tuning = NOTHING, None
+    sample, head = collected.sample, classifier.head
+    validation, search, tuning = NOTHING, None, None
     if job.is_settled_by_data:
         validation = _validate(job, classifier, collected, folder, for_masks.key)
-        tuning = _settle(job, classifier, collected, validation, roster)
-        job = replace(job, settings=tuning.settings, primary=tuning.choice.primary)
-    learnt = learn(collected.statistics, classifier.head, job.settings)
+    if job.tune:
+        search = tune(sample.features, sample.labels, validation.outliers, head)
+        job = replace(job, settings=search.best.settings)
+    learnt = learn(collected.statistics, head, job.settings)
+    roster = draw_up(sample, head, learnt.detector, job.methods, job.combined)
+    if job.primary != AUTO:
+        roster.check(job.primary, job.combined)
+    if job.is_settled_by_data:
+        given = None if job.primary == AUTO else job.primary
+        tuning = compare(sample, validation.outliers, head, roster, settings=job.settings, search=search, primary=given)
+        job = replace(job, primary=tuning.choice.primary)
     quantisation: Quantisation | None = None
     of_float32: list[str] = []
     if classifier.quantised is not None:
         quantisation, of_float32 = _compare(job, classifier, learnt.detector, digests, folder)
         check_tolerance(quantisation, job.int8_tolerance)
-    fitted = fit_ensemble(classifier.head, learnt.detector, collected.sample, roster)
+    fitted = fit_ensemble(head, learnt.detector, sample, roster)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
     scores, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
     unreadable = collected.record.unreadable | holdout_pass.unreadable
@@ -155,12 +162,6 @@ def _validate(job: Job, classifier: Classifier, collected: Collected, folder: Pa
     if job.validation:
         return read_outliers(classifier, job.validation, folder, key)
     return make_outliers(classifier, job.mask_images, collected, folder, key)
-
-
-def _settle(job: Job, classifier: Classifier, collected: Collected, validation: Validation, roster: Roster) -> Tuning:
-    settings = None if job.tune else job.settings
-    primary = None if job.primary == AUTO else job.primary
-    return settle(collected.sample, validation.outliers, classifier.head, roster, settings=settings, primary=primary)
 
 
 def _compare(

@@ -47,4 +47,5 @@ def build_masks(statistics: FeatureStatistics, weight: HeadWeight, method: Metho
         contribution,
         line.activation_mask(contribution, method.p_a),
         weight_thresholds(contribution, weight, method.p_w),
+        method.p_a,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scoring.detector import LineDetector
 from scoring.ensemble import COMBINED, LINE
 from scoring.errors import DatasetError
 from scoring.methods import METHODS, Sample, objections
@@ -52,15 +53,18 @@ class Roster:
             raise DatasetError(f"--primary {primary} cannot be had here: {reason}")
 
 
-def draw_up(sample: Sample, head: Head, methods: Sequence[str] | None, combined: Sequence[str]) -> Roster:
+def draw_up(
+    sample: Sample, head: Head, detector: LineDetector, methods: Sequence[str] | None, combined: Sequence[str]
+) -> Roster:
     """Decide.
 
     Args:
         sample: of ID images.
         head: of the classifier.
+        detector: LINe.
         methods: names; None for all that fit the network.
         combined: to be merged, where all of them are fitted.
     """
-    against = objections(sample, Head(*(each.cpu() for each in head)))
+    against = objections(sample, Head(*(each.cpu() for each in head)), detector)
     names = tuple(name for name in METHODS if name not in against) if methods is None else tuple(methods)
     return Roster(names, tuple(combined) if set(combined) <= {LINE, *names} else (), against)

@@ -12,7 +12,7 @@ from calibration.candidates import score_candidates
 from calibration.folds import Outliers, split
 from calibration.primary import Choice, choose
 from calibration.roster import Roster
-from calibration.search import Search, tune
+from calibration.search import Search
 from calibration.settings import LineSettings
 from scoring.methods import Sample
 from scoring.types import Head
@@ -40,32 +40,30 @@ class Tuning:
         return (*(self.search.notes if self.search else ()), *self.choice.warnings)
 
 
-def settle(
+def compare(
     sample: Sample,
     outliers: Mapping[str, Outliers],
     head: Head,
     roster: Roster,
     *,
-    settings: LineSettings | None,
+    settings: LineSettings,
+    search: Search | None,
     primary: str | None,
 ) -> Tuning:
-    """Search and compare.
+    """Compare all scores.
 
     Args:
         sample: ID images.
         outliers: by kind.
         head: of the classifier, on the device where it scores.
-        roster: the scores to compare.
-        settings: LINe's; None to search for them.
+        roster: the scores.
+        settings: LINe's.
+        search: that found them, if any did: its folds are used.
         primary: whose score decides; None to choose it.
 
     Raises:
         DatasetError: too few images, or too few outliers of a kind.
     """
-    search = None
-    if settings is None:
-        search = tune(sample.features, sample.labels, outliers, head)
-        settings = search.best.settings
     folds = search.folds if search else split(sample.labels, outliers)
     scores = score_candidates(sample, outliers, folds, head, settings, roster)
     counts = {kind: len(own.sources) for kind, own in outliers.items()}

@@ -103,7 +103,12 @@ class Artifact:
         _check_tensors(tensors, metadata)
         artifact = cls(
             metadata=metadata,
-            masks=LineMasks(tensors["contribution"], tensors["activation_mask"], tensors["weight_thresholds"]),
+            masks=LineMasks(
+                tensors["contribution"],
+                tensors["activation_mask"],
+                tensors["weight_thresholds"],
+                metadata.method.p_a,
+            ),
             counts=tensors["counts"],
             scores={name: tensors[CALIBRATION_SCORES + name].numpy() for name in names_of(metadata)},
             probes={name: tensors[PROBE_SCORES + name].numpy() for name in names_of(metadata)},

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from scoring import line
-from scoring.types import ActivationMask, Contribution, Features, Head, Logits, Scores, WeightThresholds
+from scoring.types import ActivationMask, Classes, Contribution, Features, Head, Logits, Scores, WeightThresholds
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +20,18 @@ class LineMasks:
         contribution: C (class, feature).
         activation_mask: A (class, feature).
         weight_thresholds: t (class); with C they stand for the weight masks, which are never stored.
+        p_a: percentile that A removes of each class.
     """
 
     contribution: Contribution
     activation_mask: ActivationMask
     weight_thresholds: WeightThresholds
+    p_a: float
+
+    def paper(self) -> LineMasks:
+        """The paper's, of |C|, where the authors' code takes C: another activation mask, the same weight masks."""
+        size = self.contribution.abs()
+        return replace(self, contribution=size, activation_mask=line.activation_mask(size, self.p_a))
 
 
 class LineDetector:
@@ -39,34 +46,51 @@ class LineDetector:
     """
 
     def __init__(self, head: Head, masks: LineMasks, clip: float | None) -> None:
+        self.masks = masks
         self._head = head
         self._delta = math.inf if clip is None else clip
         floors = line.weight_floors(masks.contribution, masks.weight_thresholds, masks.activation_mask)
         self._floors = floors.to(head.weight.device)
 
+    def paper(self) -> LineDetector:
+        """The same with the paper's masks; the routed class is the same, too."""
+        return LineDetector(self._head, self.masks.paper(), self._delta)
+
     @torch.inference_mode()
     def score(self, features: Features) -> tuple[Logits, Scores]:
         """The classifier's own logits, and `ood_score`: higher = more out-of-distribution."""
-        run = self._run_on_gpu if features.is_cuda else self._run_on_cpu
-        return run(features.float().contiguous())
+        logits, routed = self.route(features)
+        return logits, self.energy(features, routed)
 
-    def _run_on_cpu(self, features: Features) -> tuple[Logits, Scores]:
+    @torch.inference_mode()
+    def route(self, features: Features) -> tuple[Logits, Classes]:
+        """The classifier's own logits, and the class whose masks score each image."""
+        features = features.float().contiguous()
+        weight, bias = self._head
+        if features.is_cuda:
+            clipped = features.clamp(max=self._delta)
+            logits, routing = torch.addmm(bias, torch.cat([features, clipped]), weight.T).split(len(features))
+            return logits, routing.argmax(1)
         from scoring.kernels import cpu  # noqa: PLC0415 - only where it is used: numba takes half a second to import
 
-        # All in numpy and two calls: after a forward pass the caches hold the network, and every step starts cold.
-        h, weight, bias, floors = (each.numpy() for each in (features, *self._head, self._floors))
-        logits, energy = np.empty((len(h), len(bias)), np.float32), np.empty(len(h), np.float32)
-        routed = np.empty(len(h), np.int64)
-        cpu.head_logits(h, self._delta, weight, bias, logits, routed)
-        cpu.masked_energy(h, self._delta, routed, weight, bias, floors, energy)
-        return torch.from_numpy(logits), torch.from_numpy(energy)
+        # In numpy: after a forward pass the caches hold the network, and every step of torch starts cold.
+        own, routed = np.empty((len(features), len(bias)), np.float32), np.empty(len(features), np.int64)
+        cpu.head_logits(features.numpy(), self._delta, weight.numpy(), bias.numpy(), own, routed)
+        return torch.from_numpy(own), torch.from_numpy(routed)
 
-    def _run_on_gpu(self, features: Features) -> tuple[Logits, Scores]:
-        from scoring.kernels import gpu  # noqa: PLC0415 - Triton comes with the CUDA builds of torch only
+    @torch.inference_mode()
+    def energy(self, features: Features, routed: Classes) -> Scores:
+        """`ood_score` of features that `route` has routed."""
+        features = features.float().contiguous()
+        if features.is_cuda:
+            from scoring.kernels import gpu  # noqa: PLC0415 - Triton comes with the CUDA builds of torch only
 
-        clipped = features.clamp(max=self._delta)
-        weight, bias = self._head
-        logits, routing = torch.addmm(bias, torch.cat([features, clipped]), weight.T).split(len(features))
-        masked = torch.empty_like(logits)
-        gpu.masked_logits(clipped, routing.argmax(1), self._head, self._floors, masked)
-        return logits, line.energy(masked)
+            masked = features.new_empty(len(features), len(self._head.bias))
+            gpu.masked_logits(features.clamp(max=self._delta), routed, self._head, self._floors, masked)
+            return line.energy(masked)
+        from scoring.kernels import cpu  # noqa: PLC0415 - see above
+
+        energy = np.empty(len(features), np.float32)
+        weight, bias, floors = (each.numpy() for each in (*self._head, self._floors))
+        cpu.masked_energy(features.numpy(), self._delta, routed.numpy(), weight, bias, floors, energy)
+        return torch.from_numpy(energy)

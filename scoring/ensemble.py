@@ -1,6 +1,6 @@
 """All the scores of one artifact, over the features of its classifier: LINe, and the methods that share its pass.
 
-The pruned pass of LINe is the dearest of them, and gives the logits that the others read.
+LINe gives the logits that the others read, and the routed class, which its paper's variant shares.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class Ensemble:
     @torch.inference_mode()
     def score(self, features: Features, names: Collection[str]) -> tuple[Logits, dict[str, Scores]]:
         """The classifier's own logits, and the scores of these methods: higher = more out-of-distribution."""
-        logits, scores = self._detector.score(features)
-        found = {LINE: scores}
+        logits, routed = self._detector.route(features)
         merged = self._combination if COMBINED in names else None
         wanted = {*names, *(merged.log_odds if merged else ())}
+        found = {LINE: self._detector.energy(features, routed)} if LINE in wanted else {}
         if others := [name for name in self._others if name in wanted]:
             features, exact = features.float(), logits.double()  # in float32 a sure network's MSP would tie at 0
-            found |= {name: self._others[name].score(features, exact) for name in others}
+            found |= {name: self._others[name].score(features, exact, routed) for name in others}
         if merged:
             parts = {name: found[name].double().cpu().numpy() for name in merged.log_odds}
-            found[COMBINED] = torch.from_numpy(merged(parts)).to(scores.device)
+            found[COMBINED] = torch.from_numpy(merged(parts)).to(logits.device)
         return logits, {name: found[name] for name in names}
 
 
@@ -74,4 +74,4 @@ def restore_ensemble(
     of_merge = {name: tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
     others = {name: tensor for name, tensor in tensors.items() if name not in of_merge}
     combination = Combination.restore(of_merge, combined) if combined or of_merge else None
-    return Ensemble(detector, restore_all(head, settings, others), combination)
+    return Ensemble(detector, restore_all(head, detector, settings, others), combination)

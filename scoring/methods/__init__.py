@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.errors import ArtifactError
 from scoring.line import energy
 from scoring.methods.ash import AshS
@@ -18,6 +19,7 @@ from scoring.methods.dice import Dice
 from scoring.methods.fdbd import FDbd
 from scoring.methods.free_energy import Energy
 from scoring.methods.gen import Gen
+from scoring.methods.line_paper import LinePaper
 from scoring.methods.max_logit import MaxLogit
 from scoring.methods.max_softmax import Msp, msp
 from scoring.methods.method import Method
@@ -32,6 +34,7 @@ from scoring.types import Head
 __all__ = ["METHODS", "Method", "Sample", "energy", "fit_all", "msp", "objections", "restore_all", "tensors_of"]
 
 _CLASSES: tuple[type[Method], ...] = (
+    LinePaper,  # LINe with its other activation mask
     *(Msp, MaxLogit, Energy, Gen),  # from the logits alone
     *(ReAct, Dice, AshS, Scale),  # shaped activations or weights, for features that are never negative
     *(FDbd, Nci, CadRef, Vim),  # where the features lie
@@ -39,15 +42,15 @@ _CLASSES: tuple[type[Method], ...] = (
 METHODS: dict[str, type[Method]] = {method.name: method for method in _CLASSES}
 
 
-def objections(sample: Sample, head: Head) -> dict[str, str]:
+def objections(sample: Sample, head: Head, line: LineDetector) -> dict[str, str]:
     """Why a method is not for this network, by name of the methods that are not."""
-    found = {name: method.objection(sample, head) for name, method in METHODS.items()}
+    found = {name: method.objection(sample, head, line) for name, method in METHODS.items()}
     return {name: reason for name, reason in found.items() if reason}
 
 
-def fit_all(names: Iterable[str], sample: Sample, head: Head) -> dict[str, Method]:
+def fit_all(names: Iterable[str], sample: Sample, head: Head, line: LineDetector) -> dict[str, Method]:
     """Fit methods, by name; what `objections` has against one is for the caller to heed."""
-    return {name: METHODS[name].fit(sample, head) for name in names}
+    return {name: METHODS[name].fit(sample, head, line) for name in names}
 
 
 def tensors_of(methods: Mapping[str, Method]) -> dict[str, Tensor]:
@@ -56,12 +59,13 @@ def tensors_of(methods: Mapping[str, Method]) -> dict[str, Tensor]:
 
 
 def restore_all(
-    head: Head, settings: Mapping[str, Mapping[str, float]], tensors: Mapping[str, Tensor]
+    head: Head, line: LineDetector, settings: Mapping[str, Mapping[str, float]], tensors: Mapping[str, Tensor]
 ) -> dict[str, Method]:
     """Methods as they were fitted.
 
     Args:
         head: of the classifier that they were fitted with.
+        line: LINe of that classifier.
         settings: `Method.settings()` by name of the method.
         tensors: the table of `tensors_of`.
 
@@ -76,7 +80,7 @@ def restore_all(
         prefix = field_of(name, "")
         parts = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
         taken.update(prefix + key for key in parts)
-        restored[name] = METHODS[name].restore(head, own, parts)
+        restored[name] = METHODS[name].restore(head, line, own, parts)
     if left := sorted(set(tensors) - taken):
         raise ArtifactError(PREFIX, f"tensors of {', '.join(settings) or 'no method'}", left)
     return restored

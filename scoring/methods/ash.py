@@ -14,7 +14,7 @@ import torch
 
 from scoring.line import energy
 from scoring.methods.shaping import ShapingMethod, sharpening, strongest
-from scoring.types import Features, Head, Logits, Scores
+from scoring.types import Classes, Features, Head, Logits, Scores
 
 PERCENTILE = 90.0  # the authors' on ImageNet, and OpenOOD's
 
@@ -34,6 +34,6 @@ class AshS(ShapingMethod):
     name = "ash-s"
     default = PERCENTILE
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return ash_s(features, self._head, self._percentile)

@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.methods.method import Method
 from scoring.methods.sample import Sample
 from scoring.methods.stored import check_number, check_settings, check_tensors, scalar
@@ -73,7 +74,7 @@ class CadRef(Method):
         self._shares = shares
         self._means = (shares.float() * peak).to(head.weight.device)
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return cadref(features, logits, self._weight, self._means, self._energy)
 
@@ -86,7 +87,7 @@ class CadRef(Method):
         return {"means": self._shares, "peak": scalar(self._peak), "mean_energy": scalar(self._energy)}
 
     @classmethod
-    def objection(cls, sample: Sample, head: Head) -> str:
+    def objection(cls, sample: Sample, head: Head, line: LineDetector) -> str:
         """Too few images for means of classes, or energies that cannot be divided by."""
         images, classes = len(sample.features), len(head.bias)
         if images < LEAST_IMAGES * classes:
@@ -95,7 +96,7 @@ class CadRef(Method):
         return f"the mean of logsumexp(logits) is {mean_energy:.3g}" if mean_energy < LEAST_ENERGY else ""
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> CadRef:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> CadRef:
         """Take the means."""
         logits = sample.logits(head)
         means = predicted_means(sample, logits.argmax(1), logits.shape[1])
@@ -104,7 +105,9 @@ class CadRef(Method):
         return cls(head, (means / peak).half(), peak, max(mean_energy, LEAST_ENERGY))
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> CadRef:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> CadRef:
         """See `Method.restore`."""
         one = (torch.float64, (1,))
         layouts = {"means": (torch.float16, tuple(head.weight.shape)), "peak": one, "mean_energy": one}

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.line import energy
 from scoring.methods.method import NEGATIVE, Method
 from scoring.methods.sample import FeatureVector, Sample
 from scoring.methods.stored import check_settings, check_tensors
-from scoring.types import Features, Head, HeadWeight, Logits, Scores
+from scoring.types import Classes, Features, Head, HeadWeight, Logits, Scores
 
 PERCENTILE = 90.0  # OpenOOD's, for all networks; the paper's on CIFAR, where on ImageNet it takes 70
 
@@ -47,7 +48,7 @@ class Dice(Method):
         self._percentile, self._mean = percentile, mean
         self._head = Head(sparse_weight(head.weight, mean, percentile), head.bias)
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return dice(features, self._head)
 
@@ -60,17 +61,19 @@ class Dice(Method):
         return {"mean": self._mean}
 
     @classmethod
-    def objection(cls, sample: Sample, head: Head) -> str:
+    def objection(cls, sample: Sample, head: Head, line: LineDetector) -> str:
         """Features of either sign: their mean tells nothing of their size."""
         return NEGATIVE if sample.has_negative else ""
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> Dice:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> Dice:
         """Take the mean."""
         return cls(head, PERCENTILE, sample.mean)
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> Dice:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> Dice:
         """See `Method.restore`."""
         check_settings(cls.name, settings, {"percentile": (0, 100)})
         check_tensors(cls.name, tensors, {"mean": (torch.float32, (head.weight.shape[1],))})

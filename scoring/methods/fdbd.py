@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.methods.method import Method
 from scoring.methods.sample import FeatureVector, Sample
 from scoring.methods.stored import check_settings, check_tensors
-from scoring.types import Features, Head, HeadWeight, Logits, Scores
+from scoring.types import Classes, Features, Head, HeadWeight, Logits, Scores
 
 SAME = 1e-12  # squared distance of weights that are taken for equal, beside their squared lengths
 NEAREST = 1e-8  # to the mean: closer features score as if they were there
@@ -54,7 +55,7 @@ class FDbd(Method):
     def __init__(self, head: Head, mean: FeatureVector) -> None:
         self._inverse, self._mean = inverse_distances(head.weight), mean.to(head.weight.device)
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return fdbd(features, logits, self._inverse, self._mean)
 
@@ -67,12 +68,14 @@ class FDbd(Method):
         return {"mean": self._mean.cpu()}
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> FDbd:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> FDbd:
         """Take the mean."""
         return cls(head, sample.mean)
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> FDbd:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> FDbd:
         """See `Method.restore`."""
         check_settings(cls.name, settings, {})
         check_tensors(cls.name, tensors, {"mean": (torch.float32, (head.weight.shape[1],))})

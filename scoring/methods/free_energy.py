@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from scoring.line import energy
 from scoring.methods.method import LogitsMethod
-from scoring.types import Features, Logits, Scores
+from scoring.types import Classes, Features, Logits, Scores
 
 
 class Energy(LogitsMethod):
@@ -19,6 +19,6 @@ class Energy(LogitsMethod):
 
     name = "energy"
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return energy(logits)

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.methods.max_softmax import odds_against
 from scoring.methods.method import Method
 from scoring.methods.sample import Sample
 from scoring.methods.stored import check_settings, check_tensors
-from scoring.types import Features, Head, Logits, Scores
+from scoring.types import Classes, Features, Head, Logits, Scores
 
 GAMMA = 0.1  # the paper's, for all networks
 TOP = 100  # the paper's M on ImageNet: a tenth of the classes; all of them where there are fewer
@@ -42,7 +43,7 @@ class Gen(Method):
     def __init__(self, gamma: float, top: int) -> None:
         self._gamma, self._top = gamma, top
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return gen(logits, self._gamma, self._top)
 
@@ -55,12 +56,14 @@ class Gen(Method):
         return {}
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> Gen:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> Gen:
         """Nothing is learnt."""
         return cls(GAMMA, min(TOP, len(head.bias)))
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> Gen:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> Gen:
         """See `Method.restore`."""
         ranges = {"gamma": (1e-3, 10.0), "top": (1, len(head.bias))}
         check_settings(cls.name, settings, ranges, whole=frozenset({"top"}))

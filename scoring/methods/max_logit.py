@@ -8,7 +8,7 @@ Hendrycks et al., "Scaling Out-of-Distribution Detection for Real-World Settings
 from __future__ import annotations
 
 from scoring.methods.method import LogitsMethod
-from scoring.types import Features, Logits, Scores
+from scoring.types import Classes, Features, Logits, Scores
 
 
 def max_logit(logits: Logits) -> Scores:
@@ -21,6 +21,6 @@ class MaxLogit(LogitsMethod):
 
     name = "maxlogit"
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return max_logit(logits)

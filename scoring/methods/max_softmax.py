@@ -11,7 +11,7 @@ o / (1 + o), where o = sum over the others of exp(z_k - z_max).
 from __future__ import annotations
 
 from scoring.methods.method import LogitsMethod
-from scoring.types import Features, Logits, Scores
+from scoring.types import Classes, Features, Logits, Scores
 
 
 def odds_against(logits: Logits) -> Scores:
@@ -31,6 +31,6 @@ class Msp(LogitsMethod):
 
     name = "msp"
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return msp(logits)

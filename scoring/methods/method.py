@@ -8,9 +8,10 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.methods.sample import Sample
 from scoring.methods.stored import check_settings, check_tensors
-from scoring.types import Features, Head, Logits, Scores
+from scoring.types import Classes, Features, Head, Logits, Scores
 
 NEGATIVE = "features can be negative (no ReLU before the head)"
 
@@ -21,12 +22,13 @@ class Method(ABC):
     name: ClassVar[str]
 
     @abstractmethod
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """Score a batch: `ood_score`, higher = more out-of-distribution; an image's does not depend on the others.
 
         Args:
             features: h, on the device of the head.
             logits: h Wᵀ + b, in float32 or float64.
+            routed: the class whose masks LINe scores each image with; internal, not the prediction.
         """
 
     @abstractmethod
@@ -38,18 +40,26 @@ class Method(ABC):
         """What fitting learnt, for the artifact: small, on the CPU."""
 
     @classmethod
-    def objection(cls, sample: Sample, head: Head) -> str:
-        """Why the method is not for this network; empty where it is."""
+    def objection(cls, sample: Sample, head: Head, line: LineDetector) -> str:
+        """Why the method is not for this network; empty where it is. Arguments as for `fit`."""
         return ""
 
     @classmethod
     @abstractmethod
-    def fit(cls, sample: Sample, head: Head) -> Method:
-        """Learn what the method needs, with its default hyper-parameters."""
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> Method:
+        """Learn what the method needs, with its default hyper-parameters.
+
+        Args:
+            sample: features of ID images.
+            head: of the classifier.
+            line: LINe of that classifier, which has learnt from all images: what is a variant of it follows from it.
+        """
 
     @classmethod
     @abstractmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> Method:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> Method:
         """Undo `settings` and `tensors`: the method scores as the fitted one did.
 
         Raises:
@@ -69,12 +79,14 @@ class LogitsMethod(Method):
         return {}
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> LogitsMethod:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> LogitsMethod:
         """Nothing is learnt."""
         return cls()
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> LogitsMethod:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> LogitsMethod:
         """See `Method.restore`."""
         check_settings(cls.name, settings, {})
         check_tensors(cls.name, tensors, {})

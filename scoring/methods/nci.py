@@ -15,10 +15,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.methods.method import Method
 from scoring.methods.sample import FeatureVector, Sample
 from scoring.methods.stored import check_settings, check_tensors
-from scoring.types import Features, Head, HeadWeight, Logits, Scores
+from scoring.types import Classes, Features, Head, HeadWeight, Logits, Scores
 
 ALPHA = 1e-4  # OpenOOD's before it is tuned, which needs OOD images
 NEAREST = 1e-8  # to the mean: closer features have no direction, and score 0 in the first term
@@ -40,7 +41,7 @@ class Nci(Method):
     def __init__(self, head: Head, alpha: float, mean: FeatureVector) -> None:
         self._weight, self._alpha, self._mean = head.weight, alpha, mean.to(head.weight.device)
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return nci(features, logits, self._weight, self._mean, self._alpha)
 
@@ -53,12 +54,14 @@ class Nci(Method):
         return {"mean": self._mean.cpu()}
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> Nci:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> Nci:
         """Take the mean."""
         return cls(head, ALPHA, sample.mean)
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> Nci:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> Nci:
         """See `Method.restore`."""
         check_settings(cls.name, settings, {"alpha": (0, 1e6)})
         check_tensors(cls.name, tensors, {"mean": (torch.float32, (head.weight.shape[1],))})

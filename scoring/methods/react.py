@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.line import clip, energy
 from scoring.methods.method import NEGATIVE, Method
 from scoring.methods.sample import Sample
 from scoring.methods.stored import check_settings, check_tensors, scalar
-from scoring.types import Features, Head, Logits, Scores
+from scoring.types import Classes, Features, Head, Logits, Scores
 
 PERCENTILE = 90.0  # the authors', for all networks
 
@@ -36,7 +37,7 @@ class ReAct(Method):
     def __init__(self, head: Head, percentile: float, cut: float) -> None:
         self._head, self._percentile, self._cut = head, percentile, cut
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return react(features, self._head, self._cut)
 
@@ -49,7 +50,7 @@ class ReAct(Method):
         return {"clip": scalar(self._cut)}
 
     @classmethod
-    def objection(cls, sample: Sample, head: Head) -> str:
+    def objection(cls, sample: Sample, head: Head, line: LineDetector) -> str:
         """Features of either sign, or a clip that would take away everything."""
         if sample.has_negative:
             return NEGATIVE
@@ -57,12 +58,14 @@ class ReAct(Method):
         return f"{share:.0%} of the features are zero, so that the clip would be" if 100 * share >= PERCENTILE else ""
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> ReAct:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> ReAct:
         """Take the percentile."""
         return cls(head, PERCENTILE, float(np.percentile(sample.features.numpy(), PERCENTILE)))
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> ReAct:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> ReAct:
         """See `Method.restore`."""
         check_settings(cls.name, settings, {"percentile": (0, 100)})
         check_tensors(cls.name, tensors, {"clip": (torch.float64, (1,))})

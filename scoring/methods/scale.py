@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from scoring.line import energy
 from scoring.methods.shaping import ShapingMethod, sharpening, strongest
-from scoring.types import Features, HeadBias, Logits, Scores
+from scoring.types import Classes, Features, HeadBias, Logits, Scores
 
 PERCENTILE = 85.0  # the paper's on ImageNet, and OpenOOD's
 
@@ -30,6 +30,6 @@ class Scale(ShapingMethod):
     name = "scale"
     default = PERCENTILE
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return scale(features, logits, self._head.bias, self._percentile)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.return_types import topk
 
+from scoring.detector import LineDetector
 from scoring.methods.method import NEGATIVE, Method
 from scoring.methods.sample import Sample
 from scoring.methods.stored import check_settings, check_tensors
@@ -61,17 +62,19 @@ class ShapingMethod(Method):
         return {}
 
     @classmethod
-    def objection(cls, sample: Sample, head: Head) -> str:
+    def objection(cls, sample: Sample, head: Head, line: LineDetector) -> str:
         """Features of either sign: the ratio of their sums means nothing."""
         return NEGATIVE if sample.has_negative else ""
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> ShapingMethod:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> ShapingMethod:
         """Nothing is learnt."""
         return cls(head, cls.default)
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> ShapingMethod:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> ShapingMethod:
         """See `Method.restore`."""
         check_settings(cls.name, settings, {"percentile": (0, 100)})
         check_tensors(cls.name, tensors, {})

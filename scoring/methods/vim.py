@@ -19,11 +19,12 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
+from scoring.detector import LineDetector
 from scoring.line import energy
 from scoring.methods.method import Method
 from scoring.methods.sample import FeatureVector, Sample
 from scoring.methods.stored import check_settings, check_tensors, scalar
-from scoring.types import Features, Head, Logits, Scores
+from scoring.types import Classes, Features, Head, Logits, Scores
 
 Basis = Float32[Tensor, "direction feature"]
 
@@ -90,7 +91,7 @@ class Vim(Method):
         self._principal, self._basis, self._alpha = principal, basis, alpha
         self._origin, self._residual = origin.to(device), residual_of(basis, principal).to(device)
 
-    def score(self, features: Features, logits: Logits) -> Scores:
+    def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return vim(features, logits, self._origin, self._residual, self._alpha)
 
@@ -103,7 +104,7 @@ class Vim(Method):
         return {"origin": self._origin.cpu(), "basis": self._basis, "alpha": scalar(self._alpha)}
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head) -> Vim:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> Vim:
         """Find the space, and how much what lies outside counts."""
         images, count = sample.features.shape
         principal, origin = principal_count(count, images), origin_of(head)
@@ -114,7 +115,9 @@ class Vim(Method):
         return cls(head, principal, origin, basis, alpha)
 
     @classmethod
-    def restore(cls, head: Head, settings: Mapping[str, float], tensors: Mapping[str, Tensor]) -> Vim:
+    def restore(
+        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
+    ) -> Vim:
         """See `Method.restore`."""
         count = head.weight.shape[1]
         check_settings(cls.name, settings, {"principal": (0, count - 1)}, whole=frozenset({"principal"}))

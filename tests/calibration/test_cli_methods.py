@@ -38,7 +38,7 @@ def test_chosen_methods_and_promise(call: Call, data: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--methods", "msp,guess"), "--methods: 'guess' is none of msp"),
+        (("--methods", "msp,guess"), "--methods: 'guess' is none of line-paper, msp"),
         (("--methods", "msp", "--primary", "vim"), "--primary: 'vim' is none of line, msp"),
         (("--methods", "msp", "--primary", "combined"), "--primary: 'combined' is none of line, msp"),
         (("--primary", "best"), "--primary: 'best' is none of line"),

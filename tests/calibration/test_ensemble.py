@@ -15,10 +15,12 @@ from calibration.settings import LineSettings
 from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
+from scoring.detector import LineDetector
 from scoring.errors import DatasetError, TooFewImagesError
 from scoring.methods import METHODS, Sample, fit_all
 from scoring.scorer import Scorer
 from scoring.spec import load_spec
+from tests import reference
 from tests.artifacts import TINY_SPEC, write_images
 
 CPU = torch.device("cpu")
@@ -60,11 +62,31 @@ def test_calibration_scores_are_those_of_methods_fitted_to_the_masks_images(
     """Fitted here by hand to the features of the same images, each method gives the held-out images the same scores."""
     features, _ = classifier.forward(pixels_of(job.mask_images, classifier))
     labels = job.mask_images.labels(range(len(job.mask_images.items)))
-    fitted = fit_all(METHODS, Sample(features, labels), classifier.head)
+    line = LineDetector(classifier.head, artifact.masks, artifact.metadata.method.clip)
+    fitted = fit_all(METHODS, Sample(features, labels), classifier.head, line)
     held, logits = classifier.forward(pixels_of(job.holdout_images, classifier))
+    _, routed = line.route(held)
     for name, method in fitted.items():
-        wanted = np.sort(method.score(held, logits.double()).double().numpy())
+        wanted = np.sort(method.score(held, logits.double(), routed).double().numpy())
         np.testing.assert_allclose(artifact.scores[name], wanted, rtol=1e-3, atol=1e-4, err_msg=name)
+
+
+def test_lines_paper_is_fitted_to_all_images_with_lines_settings(
+    artifact: Artifact, job: Job, classifier: Classifier
+) -> None:
+    """Its calibration scores are those of the paper's formula in plain loops; in the file it takes no tensor."""
+    features, _ = classifier.forward(pixels_of(job.mask_images, classifier))
+    held, _ = classifier.forward(pixels_of(job.holdout_images, classifier))
+    labels = job.mask_images.labels(range(len(job.mask_images.items))).tolist()
+    weight, bias = (each.double().tolist() for each in classifier.head)
+    contributions = reference.contribution(features.double().tolist(), labels, weight, absolute=True)
+    method = artifact.metadata.method
+    learnt = reference.masks(contributions, weight, method.p_a, method.p_w)
+    wanted = [reference.ood_score(h, weight, bias, method.clip, learnt) for h in held.double().tolist()]
+    np.testing.assert_allclose(artifact.scores["line-paper"], sorted(wanted), rtol=0, atol=1e-5)
+    assert np.abs(artifact.scores["line-paper"] - artifact.scores["line"]).mean() > 1e-3
+    assert artifact.metadata.methods["line-paper"] == {}
+    assert not [name for name in artifact.learnt if "line-paper" in name]
 
 
 def test_a_file_brings_every_score_back(artifact: Artifact, classifier: Classifier, tmp_path: Path, job: Job) -> None:
@@ -87,7 +109,18 @@ def test_only_the_primary_is_computed_unless_all_are_asked_for(artifact: Artifac
     assert [score.ood_score for score in both] == pytest.approx([s.ood_score for s in scorer.score(noise)], abs=1e-5)
 
 
-@pytest.mark.parametrize("primary", ["energy", "combined"])
+def test_line_is_not_computed_where_another_decides(
+    job: Job, classifier: Classifier, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its masked pass, that is: the logits are the network's."""
+    scorer = Scorer(classifier, artifact)
+    wanted = scorer.ensemble.score(torch.ones(1, classifier.head.weight.shape[1]), ["energy"])
+    monkeypatch.delattr(LineDetector, "energy")
+    found = scorer.ensemble.score(torch.ones(1, classifier.head.weight.shape[1]), ["energy"])
+    assert torch.equal(found[0], wanted[0]) and torch.equal(found[1]["energy"], wanted[1]["energy"])
+
+
+@pytest.mark.parametrize("primary", ["energy", "combined", "line-paper"])
 def test_another_primary_decides(job: Job, classifier: Classifier, primary: str) -> None:
     """Its scores are published, its calibration scores make thresholds and p-values, and they agree."""
     artifact = calibrate(dataclasses.replace(job, primary=primary), classifier).artifact
@@ -124,6 +157,17 @@ def test_a_primary_that_is_not_there_is_refused(job: Job, classifier: Classifier
     """Before the pass over the held-out images, and by name."""
     with pytest.raises(DatasetError, match=r"combined.*line, energy"):
         calibrate(dataclasses.replace(job, methods=("msp",), primary="combined"), classifier)
+
+
+def test_lines_paper_is_refused_where_line_is_that(job: Job, classifier: Classifier) -> None:
+    """p_a = 0 removes no neuron by either rule: nothing to choose, and the error says so."""
+    alike = dataclasses.replace(job, settings=LineSettings(p_a=0))
+    assert "line-paper" not in calibrate(alike, classifier).artifact.scores
+    with pytest.raises(DatasetError, match="--primary line-paper cannot be had here: it is what line already is here"):
+        calibrate(dataclasses.replace(alike, primary="line-paper"), classifier)
+    named = calibrate(dataclasses.replace(alike, methods=("line-paper",)), classifier)
+    assert "line-paper is not for this network: it is what line already is here: the same masks" in named.warnings
+    assert np.array_equal(named.artifact.scores["line-paper"], named.artifact.scores["line"])
 
 
 def test_pac_thresholds(job: Job, classifier: Classifier) -> None:

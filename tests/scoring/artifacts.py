@@ -81,7 +81,7 @@ def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_
         ),
     )
     thresholds = torch.arange(classes, dtype=torch.float64) / 3 - 0.5
-    masks = LineMasks(contribution, activation_mask(contribution, 10.0), thresholds)
+    masks = LineMasks(contribution, activation_mask(contribution, 10.0), thresholds, 10.0)
     others = {name: scores * (place + 2) for place, name in enumerate(METHODS)}
     probes = {name: np.arange(PROBES) / 8 + place for place, name in enumerate(("line", *METHODS))}
     learnt = {"methods.dice.mean": torch.arange(feature_count, dtype=torch.float32) / 2}

@@ -52,7 +52,7 @@ def calibrate(classifier: Classifier) -> Artifact:
     means = torch.stack([features[labels == c].double().mean(0) for c in range(5)])
     contribution = line.signed_contribution(means, classifier.head.weight)
     thresholds = torch.tensor([line.weight_threshold(row, classifier.head.weight, P_W) for row in contribution])
-    masks = LineMasks(contribution, line.activation_mask(contribution, P_A), thresholds.double())
+    masks = LineMasks(contribution, line.activation_mask(contribution, P_A), thresholds.double(), P_A)
     detector = LineDetector(classifier.head, masks, CLIP)
     _, ood_scores = detector.score(classifier.features(noise(99, 2)))
     scores = np.sort(ood_scores.double().numpy())
@@ -243,7 +243,7 @@ class TestBinding:
     def test_shapes_of_another_head_are_refused(self, scorer: Scorer) -> None:
         """Though the digest says otherwise."""
         masks = scorer.artifact.masks
-        fewer = LineMasks(masks.contribution[:, :20], masks.activation_mask[:, :20], masks.weight_thresholds)
+        fewer = LineMasks(masks.contribution[:, :20], masks.activation_mask[:, :20], masks.weight_thresholds, P_A)
         with pytest.raises(ArtifactError, match=r"'contribution': wanted shape \(5, 24\), found \(5, 20\)"):
             Scorer(scorer.classifier, dataclasses.replace(scorer.artifact, masks=fewer))
 

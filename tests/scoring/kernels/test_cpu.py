@@ -108,7 +108,7 @@ def test_the_detector_scores_like_the_reference(p_a: float, p_w: float, clip: fl
     head = Head(torch.from_numpy(weight), torch.from_numpy(bias))
     contribution = line.signed_contribution(torch.from_numpy(np.abs(make((30, 30, 64), 4)[0])).double(), head.weight)
     thresholds = torch.tensor([line.weight_threshold(row, head.weight, p_w) for row in contribution]).double()
-    masks = LineMasks(contribution, line.activation_mask(contribution, p_a), thresholds)
+    masks = LineMasks(contribution, line.activation_mask(contribution, p_a), thresholds, float(p_a))
     floors = line.weight_floors(contribution, thresholds, masks.activation_mask)
     features = torch.from_numpy(h)
     detector = LineDetector(head, masks, clip)

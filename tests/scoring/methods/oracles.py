@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from tests.reference import Matrix, Vector, energy, linear, percentile
+from tests.reference import Matrix, Vector, contribution, energy, linear, masks, ood_score, percentile
 
 
 def softmax(z: Vector) -> Vector:
@@ -32,6 +32,14 @@ def mean_vector(rows: Matrix) -> Vector:
 def length(values: Vector) -> float:
     """Euclidean."""
     return math.sqrt(math.fsum(each * each for each in values))
+
+
+def line_paper(
+    h: Vector, weight: Matrix, bias: Vector, sample: Matrix, labels: list[int], p_a: float, p_w: float, delta: float
+) -> float:
+    """Contributions |h[j] · W[y][j]| of every image, averaged over the images of a class; both masks are of these."""
+    contributions = contribution(sample, labels, weight, absolute=True)
+    return ood_score(h, weight, bias, delta, masks(contributions, weight, p_a, p_w))
 
 
 def msp(z: Vector) -> float:

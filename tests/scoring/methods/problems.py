@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scoring.methods import Sample
-from scoring.types import Head
+from scoring import line
+from scoring.detector import LineDetector, LineMasks
+from scoring.methods import METHODS, Method, Sample, fit_all, objections, restore_all
+from scoring.types import Head, Scores
+
+P_A, P_W, CLIP = 30.0, 60.0, 1.0
+Settings = dict[str, dict[str, float]]
 
 
 class Problem(NamedTuple):
@@ -21,6 +27,40 @@ class Problem(NamedTuple):
     @property
     def logits(self) -> Tensor:
         return torch.addmm(self.head.bias, self.features, self.head.weight.T)
+
+    @property
+    def line(self) -> LineDetector:
+        """LINe, learnt from the sample."""
+        return self.line_with(P_W)
+
+    def line_with(self, p_w: float) -> LineDetector:
+        """LINe with another percentile; 0 is quick, whatever the size of the head."""
+        weight, sample = self.head.weight, self.sample
+        counts = sample.labels.bincount(minlength=len(weight))
+        values = sample.features.double().abs()
+        means = torch.zeros(weight.shape, dtype=torch.float64).index_add_(0, sample.labels, values) / counts[:, None]
+        learn = line.absolute_contribution if sample.has_negative else line.signed_contribution
+        contribution = learn(line.fill_empty_classes(means, counts), weight)
+        thresholds = torch.tensor(
+            [line.weight_threshold(row, weight, p_w) for row in contribution], dtype=torch.float64
+        )
+        mask = line.activation_mask(contribution, P_A)
+        return LineDetector(self.head, LineMasks(contribution, mask, thresholds, P_A), CLIP)
+
+    def fit(self, name: str) -> Method:
+        return METHODS[name].fit(self.sample, self.head, self.line)
+
+    def fit_all(self, names: Iterable[str] = METHODS) -> dict[str, Method]:
+        return fit_all(names, self.sample, self.head, self.line)
+
+    def objections(self) -> dict[str, str]:
+        return objections(self.sample, self.head, self.line)
+
+    def restore_all(self, settings: Settings, tensors: dict[str, Tensor]) -> dict[str, Method]:
+        return restore_all(self.head, self.line, settings, tensors)
+
+    def score(self, method: Method) -> Scores:
+        return method.score(self.features, self.logits, self.line.route(self.features)[1])
 
 
 def make_problem(

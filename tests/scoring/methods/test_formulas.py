@@ -18,7 +18,7 @@ from scoring.methods.vim import principal_count
 from scoring.types import Head
 from tests import reference
 from tests.scoring.methods import oracles
-from tests.scoring.methods.problems import Problem, make_problem
+from tests.scoring.methods.problems import CLIP, P_A, P_W, Problem, make_problem
 
 SEEDS = range(12)
 Oracle = Callable[[reference.Vector, Problem], float]
@@ -49,7 +49,12 @@ def cadref_oracle(h: reference.Vector, problem: Problem) -> float:
     return oracles.cadref(h, *parts(problem), problem.sample.labels.tolist())
 
 
+def line_paper_oracle(h: reference.Vector, problem: Problem) -> float:
+    return oracles.line_paper(h, *parts(problem), problem.sample.labels.tolist(), P_A, P_W, CLIP)
+
+
 ORACLES: dict[str, Oracle] = {
+    "line-paper": line_paper_oracle,
     "msp": of_logits(oracles.msp),
     "maxlogit": of_logits(oracles.max_logit),
     "energy": of_logits(reference.energy),
@@ -71,7 +76,7 @@ HALVES = {"cadref": 1e-3, "vim": 5e-3}  # their tables are kept in float16
 def test_equals_the_oracle(name: str, seed: int) -> None:
     """Fitted with its defaults, a method answers what its paper says."""
     problem = make_problem(seed)
-    found = METHODS[name].fit(problem.sample, problem.head).score(problem.features, problem.logits)
+    found = problem.score(problem.fit(name))
     wanted = [ORACLES[name](h, problem) for h in problem.features.double().tolist()]
     tolerance = HALVES.get(name, 1e-5)
     torch.testing.assert_close(
@@ -79,12 +84,12 @@ def test_equals_the_oracle(name: str, seed: int) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["nci", "cadref", "fdbd", "vim"])
+@pytest.mark.parametrize("name", ["line-paper", "nci", "cadref", "fdbd", "vim"])
 @pytest.mark.parametrize("seed", SEEDS)
 def test_equals_the_oracle_with_features_of_either_sign(name: str, seed: int) -> None:
     """The methods that ask where features lie do not need a ReLU."""
     problem = make_problem(seed, negative=True)
-    found = METHODS[name].fit(problem.sample, problem.head).score(problem.features, problem.logits)
+    found = problem.score(problem.fit(name))
     wanted = [ORACLES[name](h, problem) for h in problem.features.double().tolist()]
     tolerance = HALVES.get(name, 1e-5)
     torch.testing.assert_close(

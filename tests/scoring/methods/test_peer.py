@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scoring.methods import METHODS, Sample
+from scoring.methods import METHODS
 from scoring.types import Head
 from tests.scoring.methods.problems import Problem, make_problem
 
@@ -97,7 +97,7 @@ def test_equals_pytorch_ood(peer: ModuleType, name: str, seed: int) -> None:
     if name == "gen":  # theirs cuts probabilities at 1e-7, which softer logits do not reach
         softer = Head(problem.head.weight / 5, problem.head.bias)
         problem = problem._replace(head=softer)
-    found = METHODS[name].fit(problem.sample, problem.head).score(problem.features, problem.logits)
+    found = problem.score(problem.fit(name))
     tolerance = LESS.get(name, 2e-5)
     torch.testing.assert_close(found.double(), PEERS[name](peer, problem).double(), rtol=tolerance, atol=tolerance)
 
@@ -106,10 +106,10 @@ def test_ties_are_pruned_alike(peer: ModuleType) -> None:
     """ASH-S keeps the same ones of equal activations as pytorch-ood, and so as the authors' `topk`."""
     problem = make_problem(0, features=40)
     coarse = problem._replace(features=problem.features.round())
-    found = METHODS["ash-s"].fit(Sample(coarse.features, torch.zeros(10).long()), coarse.head)
-    torch.testing.assert_close(found.score(coarse.features, coarse.logits), ash_s(peer, coarse), rtol=1e-5, atol=1e-5)
+    found = coarse.score(coarse.fit("ash-s"))
+    torch.testing.assert_close(found, ash_s(peer, coarse), rtol=1e-5, atol=1e-5)
 
 
-def test_only_cadref_has_no_peer() -> None:
-    """Whoever adds a method is asked for its comparison."""
-    assert set(METHODS) - set(PEERS) == {"cadref"}
+def test_only_these_have_no_peer() -> None:
+    """Whoever adds a method is asked for its comparison; pytorch-ood has no LINe."""
+    assert set(METHODS) - set(PEERS) == {"line-paper", "cadref"}

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scoring.methods import METHODS, Sample, fit_all, objections
+from scoring.methods import METHODS, Sample
 from scoring.types import Head
 from tests.scoring.methods.problems import Problem, make_problem
 
@@ -20,10 +20,10 @@ SHAPES = st.tuples(st.integers(1, 12), st.integers(1, 4), st.integers(1, 9))  # 
 def test_neighbours_do_not_matter(name: str, seed: int, order: list[int], size: int) -> None:
     """An image scores the same in any batch."""
     problem = make_problem(seed)
-    method = METHODS[name].fit(problem.sample, problem.head)
+    method = problem.fit(name)
     rows = torch.tensor(order[:size])
-    alone = method.score(problem.features[rows], problem.logits[rows])
-    torch.testing.assert_close(alone, method.score(problem.features, problem.logits)[rows], rtol=1e-5, atol=1e-5)
+    alone = problem._replace(features=problem.features[rows]).score(method)
+    torch.testing.assert_close(alone, problem.score(method)[rows], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -50,7 +50,7 @@ def test_finite_images_have_finite_scores(
     sample = Sample(draw(images, features), torch.zeros(images, dtype=torch.int64))
     batch = torch.cat([draw(4, features), torch.zeros(1, features), sample.mean[None]])
     problem = Problem(head, sample, torch.zeros_like(batch) if zero else batch)
-    scores = METHODS[name].fit(sample, head).score(problem.features, problem.logits)
+    scores = problem.score(problem.fit(name))
     assert scores.shape == (6,)
     assert scores.dtype == torch.float32
     assert scores.isfinite().all(), scores
@@ -60,22 +60,23 @@ def test_finite_images_have_finite_scores(
 def test_the_inputs_stay_as_they_are(name: str) -> None:
     """Other methods score the same tensors."""
     problem = make_problem(1)
-    features, logits = problem.features.clone(), problem.logits.clone()
-    METHODS[name].fit(problem.sample, problem.head).score(features, logits)
-    assert torch.equal(features, problem.features)
-    assert torch.equal(logits, problem.logits)
+    routed = problem.line.route(problem.features)[1]
+    given = [each.clone() for each in (problem.features, problem.logits, routed)]
+    problem.fit(name).score(*given)
+    assert all(map(torch.equal, given, (problem.features, problem.logits, routed)))
 
 
 class TestObjections:
     def test_none_after_relu(self) -> None:
         """Features that are never negative suit every method."""
         problem = make_problem(0)
-        assert objections(problem.sample, problem.head) == {}
+        assert problem.objections() == {}
 
     def test_negative_features(self) -> None:
         """What shapes activations is not for networks without a ReLU, and says so."""
         problem = make_problem(0, negative=True)
-        found = objections(problem.sample, problem.head)
+        found = problem.objections()
+        assert found.pop("line-paper") == "it is what line already is here: the same masks"
         assert set(found) == {"react", "dice", "ash-s", "scale"}
         assert set(found.values()) == {"features can be negative (no ReLU before the head)"}
 
@@ -84,20 +85,20 @@ class TestObjections:
         problem = make_problem(0)
         features = problem.sample.features.clone()
         features[:, 2:] = 0
-        found = objections(Sample(features, problem.sample.labels), problem.head)
+        found = problem._replace(sample=Sample(features, problem.sample.labels)).objections()
         assert found == {"react": "97% of the features are zero, so that the clip would be"}
 
     def test_too_few_images_for_class_means(self) -> None:
         """CADRef needs two images a class, on average."""
         problem = make_problem(0, images=9)
-        found = objections(problem.sample, problem.head)
+        found = problem.objections()
         assert found == {"cadref": "9 images are too few for means of 5 classes: 10 are needed"}
-        assert objections(make_problem(0, images=10).sample, problem.head) == {}
+        assert make_problem(0, images=10).objections() == {}
 
     def test_energies_below_zero(self) -> None:
         """CADRef divides by the mean energy."""
         problem = make_problem(0)
-        found = objections(problem.sample, Head(problem.head.weight, problem.head.bias - 100))
+        found = problem._replace(head=Head(problem.head.weight, problem.head.bias - 100)).objections()
         assert list(found) == ["cadref"]
         assert found["cadref"].startswith("the mean of logsumexp(logits) is -")
 
@@ -105,7 +106,7 @@ class TestObjections:
 def test_fit_all_fits_the_named_in_their_order() -> None:
     """Methods come as they were asked for, each as if alone."""
     problem = make_problem(2)
-    found = fit_all(["vim", "msp"], problem.sample, problem.head)
+    found = problem.fit_all(["vim", "msp"])
     assert [(name, method.name) for name, method in found.items()] == [("vim", "vim"), ("msp", "msp")]
 
 
@@ -113,7 +114,7 @@ def test_fit_all_fits_the_named_in_their_order() -> None:
 def test_a_logit_that_is_raised_brings_an_image_in(name: str) -> None:
     """The sign: an image that is nearer to a class scores lower."""
     problem = make_problem(4)
-    method = METHODS[name].fit(problem.sample, problem.head)
-    logits = problem.logits
+    method = problem.fit(name)
+    logits, routed = problem.line.route(problem.features)
     raised = logits.scatter(1, logits.argmax(1, keepdim=True), logits.amax(1, keepdim=True) + 1)
-    assert (method.score(problem.features, raised) < method.score(problem.features, logits)).all()
+    assert (method.score(problem.features, raised, routed) < method.score(problem.features, logits, routed)).all()

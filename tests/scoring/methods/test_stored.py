@@ -10,15 +10,13 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from scoring.errors import ArtifactError
-from scoring.methods import METHODS, fit_all, restore_all, tensors_of
-from tests.scoring.methods.problems import Problem, make_problem
-
-Settings = dict[str, dict[str, float]]
+from scoring.methods import METHODS, fit_all, tensors_of
+from tests.scoring.methods.problems import Problem, Settings, make_problem
 
 
 def stored(problem: Problem) -> tuple[Settings, dict[str, Tensor]]:
     """All methods as an artifact would have them."""
-    fitted = fit_all(METHODS, problem.sample, problem.head)
+    fitted = problem.fit_all()
     return {name: method.settings() for name, method in fitted.items()}, tensors_of(fitted)
 
 
@@ -27,20 +25,20 @@ def stored(problem: Problem) -> tuple[Settings, dict[str, Tensor]]:
 def test_restored_methods_score_identically(seed: int, features: int) -> None:
     """To the bit, after a way through a file; with an odd number of features the larger basis is the other one."""
     problem = make_problem(seed, features=features)
-    fitted = fit_all(METHODS, problem.sample, problem.head)
+    fitted = problem.fit_all()
     settings, tensors = stored(problem)
-    restored = restore_all(problem.head, settings, load(save(tensors)))
+    restored = problem.restore_all(settings, load(save(tensors)))
     assert list(restored) == list(METHODS)
     for name, method in fitted.items():
-        found = restored[name].score(problem.features, problem.logits)
-        assert torch.equal(found, method.score(problem.features, problem.logits)), name
+        assert torch.equal(problem.score(restored[name]), problem.score(method)), name
         assert restored[name].settings() == settings[name]
 
 
 def test_an_imagenet_resnet_fits() -> None:
     """K = 1000, D = 2048: the tables of all methods stay within 8.3 MB; beside LINe's 10.3 MB that is below 20."""
-    head_of = make_problem(0, images=40, classes=1000, features=2048)
-    tensors = tensors_of(fit_all([name for name in METHODS if name != "vim"], head_of.sample, head_of.head))
+    problem = make_problem(0, images=40, classes=1000, features=2048)
+    names = [name for name in METHODS if name != "vim"]  # whose fit takes long here
+    tensors = tensors_of(fit_all(names, problem.sample, problem.head, problem.line_with(0)))
     basis = {"methods.vim.basis": torch.zeros(1000, 2048).half(), "methods.vim.origin": torch.zeros(2048)}
     file = io.BytesIO(save(tensors | basis))
     assert 8e6 < len(file.getvalue()) < 8.3e6
@@ -51,9 +49,9 @@ def test_settings_rule() -> None:
     problem = make_problem(0)
     settings, tensors = stored(problem)
     settings["gen"]["top"] = 2.0
-    found = restore_all(problem.head, settings, tensors)["gen"].score(problem.features, problem.logits)
+    found = problem.score(problem.restore_all(settings, tensors)["gen"])
     settings["gen"]["top"] = 5.0
-    assert (found < restore_all(problem.head, settings, tensors)["gen"].score(problem.features, problem.logits)).all()
+    assert (found < problem.score(problem.restore_all(settings, tensors)["gen"])).all()
 
 
 HOSTILE_TENSORS = [
@@ -79,7 +77,7 @@ def test_hostile_tensors_are_refused(field: str, tensor: Tensor, wanted: str) ->
     problem = make_problem(0)
     settings, tensors = stored(problem)
     with pytest.raises(ArtifactError) as caught:
-        restore_all(problem.head, settings, tensors | {field: tensor})
+        problem.restore_all(settings, tensors | {field: tensor})
     assert (caught.value.field, caught.value.wanted) == (field, wanted)
 
 
@@ -87,18 +85,18 @@ def test_hostile_tensors_are_refused(field: str, tensor: Tensor, wanted: str) ->
 def test_tensors_and_settings_have_to_be_complete(name: str) -> None:
     """None may be missing; none that is not known may be there."""
     problem = make_problem(0)
-    method = METHODS[name].fit(problem.sample, problem.head)
+    method = problem.fit(name)
     tensors, settings = method.tensors(), method.settings()
     for key in tensors:
         with pytest.raises(ArtifactError, match="wanted tensors"):
-            METHODS[name].restore(problem.head, settings, {k: v for k, v in tensors.items() if k != key})
+            METHODS[name].restore(problem.head, problem.line, settings, {k: v for k, v in tensors.items() if k != key})
     for key in settings:
         with pytest.raises(ArtifactError, match="wanted settings"):
-            METHODS[name].restore(problem.head, {k: v for k, v in settings.items() if k != key}, tensors)
+            METHODS[name].restore(problem.head, problem.line, {k: v for k, v in settings.items() if k != key}, tensors)
     with pytest.raises(ArtifactError, match="wanted tensors"):
-        METHODS[name].restore(problem.head, settings, tensors | {"more": torch.ones(1)})
+        METHODS[name].restore(problem.head, problem.line, settings, tensors | {"more": torch.ones(1)})
     with pytest.raises(ArtifactError, match="wanted settings"):
-        METHODS[name].restore(problem.head, settings | {"more": 1.0}, tensors)
+        METHODS[name].restore(problem.head, problem.line, settings | {"more": 1.0}, tensors)
 
 
 HOSTILE_SETTINGS = [
@@ -122,14 +120,14 @@ def test_hostile_settings_are_refused(name: str, setting: str, value: float) -> 
     settings, tensors = stored(problem)
     settings[name] |= {setting: value}
     with pytest.raises(ArtifactError) as caught:
-        restore_all(problem.head, settings, tensors)
+        problem.restore_all(settings, tensors)
     assert (caught.value.field, caught.value.found) == (f"methods.{name}.{setting}", repr(value))
 
 
 def test_unknown_methods_and_stray_tensors_are_refused() -> None:
     """An artifact of a later version is not half understood."""
     problem = make_problem(0)
-    with pytest.raises(ArtifactError, match=r"methods\.rmds.*wanted one of msp, .*found 'rmds'"):
-        restore_all(problem.head, {"rmds": {}}, {})
+    with pytest.raises(ArtifactError, match=r"methods\.rmds.*wanted one of line-paper, msp, .*found 'rmds'"):
+        problem.restore_all({"rmds": {}}, {})
     with pytest.raises(ArtifactError, match=r"wanted tensors of msp, found \['methods\.fdbd\.mean'\]"):
-        restore_all(problem.head, {"msp": {}}, {"methods.fdbd.mean": torch.ones(24)})
+        problem.restore_all({"msp": {}}, {"methods.fdbd.mean": torch.ones(24)})

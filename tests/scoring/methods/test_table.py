@@ -26,6 +26,6 @@ def test_defaults_are_the_programs() -> None:
     """Each number that is set stands in the last column."""
     problem = make_problem(0, images=300, classes=120)
     for name in METHODS.keys() - {"vim"}:  # its d follows from the features
-        settings = METHODS[name].fit(problem.sample, problem.head).settings()
+        settings = problem.fit(name).settings()
         told = {float(number) for number in re.findall(r"[\d.]*\d", rows()[name][-1])}
         assert set(settings.values()) <= told, name
