@@ -12,6 +12,7 @@ from pathlib import Path
 from calibration import partial
 from calibration.dataset import LabelledImages
 from calibration.ensemble import fit_ensemble
+from calibration.grouped import alone_warnings
 from calibration.learnt import learn
 from calibration.loader import batch_size_on
 from calibration.partial import Partial
@@ -28,6 +29,7 @@ from scoring.conformal import DELTA, Guarantee
 from scoring.detector import LineDetector
 from scoring.engines.engine import EngineChoice
 from scoring.ensemble import LINE, Ensemble
+from scoring.groups import ClassGroups, least_for
 from scoring.metadata import Digests, Method, Quantisation, digests_of
 from scoring.probes import probe_pixels
 
@@ -52,6 +54,7 @@ class Job:
         primary: whose score decides.
         guarantee: what is promised of the alphas.
         delta: share of calibration sets with which `pac` may fail.
+        per_class: whether predicted classes with images enough have thresholds of their own.
     """
 
     spec: str
@@ -67,6 +70,12 @@ class Job:
     primary: str = LINE
     guarantee: Guarantee = "marginal"
     delta: float = DELTA
+    per_class: bool = False
+
+    @property
+    def alone_from(self) -> int | None:
+        """Held-out images with which a predicted class has thresholds of its own; None: it never has."""
+        return least_for(self.alphas.values(), self.guarantee, self.delta) if self.per_class else None
 
 
 @dataclass(frozen=True)
@@ -109,16 +118,16 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
         check_tolerance(quantisation, job.int8_tolerance)
     fitted = fit_ensemble(classifier, learnt, job.methods, job.combined, job.primary)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
-    scores, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
+    scores, predicted, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
     unreadable = len(learnt.record.unreadable) + len(holdout_pass.unreadable)
     counts = learnt.statistics.counts
-    metadata = describe(
-        job, classifier, digests, learnt.method, fitted, counts, scores[job.primary], unreadable, quantisation
-    )
+    of_primary = ClassGroups(scores[job.primary], predicted, len(counts), job.alone_from)
+    metadata = describe(job, classifier, digests, learnt.method, fitted, counts, of_primary, unreadable, quantisation)
     probes = _score_probes(classifier, fitted.ensemble)
-    artifact = Artifact(metadata, learnt.masks, counts, scores, probes, fitted.tensors, classifier.quantised)
+    artifact = Artifact(metadata, learnt.masks, counts, scores, predicted, probes, fitted.tensors, classifier.quantised)
     kept = (*for_masks.warnings, *of_float32, *for_thresholds.warnings)
-    warnings = (*kept, *_warnings(job, learnt.statistics, learnt.method), *fitted.warnings)
+    of_groups = alone_warnings(artifact)
+    warnings = (*kept, *_warnings(job, learnt.statistics, learnt.method), *fitted.warnings, *of_groups)
     return Calibration(artifact, learnt.record, holdout_pass, warnings)
 
 
@@ -153,7 +162,7 @@ def _masks_depend_on(job: Job, classifier: Classifier, digests: Digests) -> Iter
 
 
 def _thresholds_depend_on(job: Job, masks_key: str) -> Iterator[str]:
-    yield f"{masks_key} {job.settings} {job.methods}"
+    yield f"{masks_key} {job.settings} {job.methods} {job.combined}"
     yield from partial.describe(job.holdout_images)
 
 
