@@ -75,7 +75,7 @@ def class_rows(
     predictions = np.bincount(predicted, minlength=count)
     rejections = np.bincount(predicted[rejected], minlength=count)
     lows, highs = _clopper_pearson(rejections, predictions)
-    expected = _expected(groups, point.ranks_of(groups))
+    expected, sizes = _expected(groups, point.ranks_of(groups)), groups.sizes.tolist()
     labelled = None if labels is None else np.bincount(labels, minlength=count)
     correct = None if labels is None else np.bincount(labels[labels == predicted], minlength=count)
     return [
@@ -90,7 +90,7 @@ def class_rows(
             reject_rate=_share(int(rejections[k]), int(predictions[k])),
             reject_interval=(float(lows[k]), float(highs[k])),
             threshold=float(thresholds[k]),
-            calibration_images=int(groups.sizes[k]),
+            calibration_images=sizes[k],
             expected_interval=expected[k] if groups.alone[k] else None,
         )
         for k in range(count)
@@ -109,7 +109,7 @@ def worst(rows: Sequence[ClassRow], count: int) -> list[ClassRow]:
 def _expected(groups: ClassGroups, ranks: ByGroup) -> list[Interval]:
     """Between what the true rate of each class's group lies; all groups at once, for there may be a thousand."""
     laws = beta(ranks, groups.group_sizes + 1 - ranks)
-    low, high = (laws.ppf(end)[groups.group_of].tolist() for end in ENDS)
+    low, high = (np.asarray(laws.ppf(end))[groups.group_of].tolist() for end in ENDS)
     return list(zip(low, high, strict=True))
 
 

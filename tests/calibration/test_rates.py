@@ -62,7 +62,7 @@ def test_reject_rates_by_class() -> None:
 
 def test_parts_without_images() -> None:
     """Of classes that no ID image is predicted as, nothing is told."""
-    groups = ClassGroups(*judged(range(130), [0] * 100 + [1] * 30), 2, 40)
+    groups = ClassGroups(*judged(range(145), [0] * 100 + [1] * 30 + [2] * 15), 3, 40)
     (rate,) = reject_rates(points(a=0.1), groups, judged([1, 2], [0, 0]), {})
     assert (rate.alone.images if rate.alone else 0, rate.pooled) == (2, None)
     (rate,) = reject_rates(points(a=0.1), groups, judged([1, 2], [1, 1]), {})
@@ -77,8 +77,9 @@ def test_reliability(seed: int, least: int | None) -> None:
     calibration = judged(generator.normal(size=250).round(2).tolist(), generator.integers(0, 4, 250).tolist())
     inside = judged(generator.normal(size=90).round(2).tolist(), generator.integers(0, 4, 90).tolist())
     rows = reliability(ClassGroups(*calibration, 4, least), inside)
-    assert [row.alpha for row in rows] == [alpha for alpha in ALPHAS if least is None or alpha >= 0.02]
     images = list(zip(*(column.tolist() for column in calibration), strict=True))
+    smallest = min(len(group_of(0, c, images, 251 if least is None else least)) for c in range(4))
+    assert [row.alpha for row in rows] == [alpha for alpha in ALPHAS if alpha * smallest >= 1]
     for row in rows:
         rejected = []
         for score, predicted in zip(*(column.tolist() for column in inside), strict=True):

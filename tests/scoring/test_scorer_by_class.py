@@ -148,9 +148,14 @@ def broken(found: list[tuple[int, bool, bool]]) -> set[str]:
     return {name for name, part in parts.items() if sum(reject for *_, reject in part) > most(len(part))}
 
 
-def test_each_group_keeps_the_rate(classifier: Classifier, artifact: Artifact) -> None:
+@pytest.fixture(scope="module")
+def served(classifier: Classifier, artifact: Artifact) -> list[tuple[int, bool, bool]]:
+    return Drawn(classifier, artifact, LEAST).run()
+
+
+def test_each_group_keeps_the_rate(served: list[tuple[int, bool, bool]]) -> None:
     """At most a tenth of the class that stands alone, of the pool and of all is rejected, over 1500 calibrations."""
-    assert broken(Drawn(classifier, artifact, LEAST).run()) == set()
+    assert broken(served) == set()
 
 
 def test_groups_of_other_classes_break_it(classifier: Classifier, artifact: Artifact) -> None:
@@ -158,9 +163,10 @@ def test_groups_of_other_classes_break_it(classifier: Classifier, artifact: Arti
     assert broken(Drawn(classifier, artifact, LEAST).run(spoil=np.sort))
 
 
-def test_one_threshold_for_all_breaks_it(classifier: Classifier, artifact: Artifact) -> None:
+def test_one_threshold_for_all_breaks_it(
+    classifier: Classifier, artifact: Artifact, served: list[tuple[int, bool, bool]]
+) -> None:
     """It keeps the rate of all images, and not that of the classes that are farther out: what --per-class is for."""
-    drawn = Drawn(classifier, artifact, LEAST).run()
     together = Drawn(classifier, artifact, None).run()
-    found = [(c, alone, reject) for (c, alone, _), (_, _, reject) in zip(drawn, together, strict=True)]
+    found = [(c, alone, reject) for (c, alone, _), (_, _, reject) in zip(served, together, strict=True)]
     assert broken(found) & {"all", "class 2", "pool"} == {"pool"}
