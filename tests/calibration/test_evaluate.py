@@ -341,7 +341,6 @@ def test_files_of_any_locale(evaluation: Evaluation, tmp_path: Path) -> None:
     (tmp_path / "evaluation.pickle").write_bytes(pickle.dumps(forest))
     script = f"""if True:
         import pickle
-import re
         from pathlib import Path
         from calibration.report import write_evaluation
         folder = Path({str(tmp_path)!r})

@@ -13,7 +13,6 @@ from scoring.scorer import Scorer
 from service.metrics import score_buckets
 from tests.artifacts import calibrate_tiny
 from tests.reference import group_of
-from tests.service.conftest import encode
 from tests.service.test_routes import post
 from tests.service.test_server import samples
 
@@ -32,34 +31,42 @@ def scorer(by_class: Path) -> Scorer:
     return Scorer.load(by_class, torch.device("cpu"))
 
 
+@pytest.fixture
+def images(by_class: Path) -> list[bytes]:
+    """Some of the images of the calibration, which are predicted as classes alone and pooled, and not all rejected."""
+    return [path.read_bytes() for path in sorted((by_class.parent / "images").rglob("*.png"))[::5]]
+
+
 @pytest.mark.parametrize("point", [None, "strict"])
-def test_each_answer_has_the_threshold_of_its_class(client: httpx.Client, scorer: Scorer, point: str | None) -> None:
+def test_each_answer_has_the_threshold_of_its_class(
+    client: httpx.Client, scorer: Scorer, images: list[bytes], point: str | None
+) -> None:
     """Threshold, margin, p-value and decision of every method are of the group that the oracle compares with."""
     artifact, alpha = scorer.artifact, ALPHAS[point or "default"]
     seen: dict[int, float] = {}
     params = {"methods": "all"} | ({"operating_point": point} if point else {})
-    for seed in range(20):
-        (result,) = post(client, encode(seed), params=params).json()["results"]
+    for data in images:
+        (result,) = post(client, data, params=params).json()["results"]
         predicted, ood = result["predictions"][0]["index"], result["ood"]
         assert ood["margin"] == pytest.approx(ood["threshold"] - ood["score"], abs=1e-12)
         assert {key: ood[key] for key in ("score", "threshold", "p_value", "reject")} == result["methods"]["line"]
         for name, found in result["methods"].items():
-            images = list(zip(artifact.scores[name].tolist(), artifact.predicted.tolist(), strict=True))
-            group = sorted(group_of(found["score"], predicted, images, 19), reverse=True)
-            own = sorted(group_of(np.inf, predicted, images, 19)[:-1], reverse=True)
+            calibration = list(zip(artifact.scores[name].tolist(), artifact.predicted.tolist(), strict=True))
+            group = sorted(group_of(found["score"], predicted, calibration, 19), reverse=True)
+            own = sorted(group_of(np.inf, predicted, calibration, 19)[:-1], reverse=True)
             assert found["threshold"] == own[int(alpha * (len(own) + 1)) - 1]
             assert found["p_value"] == sum(s >= found["score"] for s in group) / len(group)
             assert found["reject"] is (found["score"] > found["threshold"]) is (found["p_value"] <= alpha)
         seen[predicted] = ood["threshold"]
-    assert len(seen) == len(set(seen.values())) == 2  # one that stands alone, and one of the pool
+    assert set(scorer.artifact.groups["line"].alone[[*seen]].tolist()) == {False, True}
+    assert len(set(seen.values())) == 3  # two classes that stand alone, and the pool
 
 
-def test_images_are_counted_by_their_own_threshold(client: httpx.Client, scorer: Scorer) -> None:
+def test_images_are_counted_by_their_own_threshold(client: httpx.Client, scorer: Scorer, images: list[bytes]) -> None:
     """The counters of every operating point are the decisions of the answers, whichever point was asked for."""
-    images = [encode(seed) for seed in range(30)]
     for data in images:
         assert post(client, data).status_code == 200
-    scores = scorer.score(torch.stack([scorer.classifier.preprocess.read(data) for data in images]))
+    scores = [score for data in images for score in scorer.score(scorer.classifier.preprocess.read(data)[None])]
     found = samples(str(client.base_url).rstrip("/"))
     for name, point in scorer.artifact.operating_points.items():
         rejected = sum(scorer.decide(score, point).reject for score in scores)
