@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from calibration import pictures
 from calibration.class_pictures import count_picture, reject_picture
 from calibration.evaluate import Evaluation
 from calibration.grid_picture import grid_picture
+from calibration.grouped import threshold_ranges
 from calibration.separation import MEAN
 from calibration.tuning import Tuning
 from scoring.artifact import Artifact
@@ -17,15 +16,14 @@ def evaluation_pictures(evaluation: Evaluation) -> dict[str, bytes]:
     """Histograms, ROC curves, reliability (where any rate can be promised), reject rates and counts by class."""
     method, artifact, inside = evaluation.method, evaluation.artifact, evaluation.inside
     names = artifact.metadata.classifier.class_names
-    thresholds = _thresholds(artifact)
-    rejected = float(np.mean(inside.scores[method] > next(iter(thresholds.values()))))
+    thresholds = threshold_ranges(artifact)
     of_method = {name: folder.scores[method] for name, folder in evaluation.outside.items()}
     found = {
         "histograms": pictures.histograms(method, inside.scores[method], of_method, thresholds),
         "roc": pictures.roc(
             ranked(evaluation), inside.scores, {name: folder.scores for name, folder in evaluation.outside.items()}
         ),
-        "classes": reject_picture(evaluation.classes, rejected),
+        "classes": reject_picture(evaluation.classes, evaluation.reject_rates[0].realised),
         "counts": count_picture(names, artifact.counts.tolist()),
     }
     if evaluation.reliability:
@@ -39,7 +37,7 @@ def calibration_pictures(artifact: Artifact, tuning: Tuning | None = None) -> di
     searched = {} if tuning is None or tuning.search is None else {"grid": grid_picture(tuning.search)}
     return searched | {
         "calibration": pictures.calibration_histogram(
-            metadata.primary, artifact.calibration_scores, _thresholds(artifact)
+            metadata.primary, artifact.calibration_scores, threshold_ranges(artifact)
         ),
         "counts": count_picture(metadata.classifier.class_names, artifact.counts.tolist()),
     }
@@ -49,7 +47,3 @@ def ranked(evaluation: Evaluation) -> list[str]:
     """The methods: the one that decides, then the others, those with the best mean AUROC first."""
     auroc = {row.method: row.auroc for row in evaluation.separations if row.ood == MEAN}
     return sorted(auroc, key=lambda method: (method != evaluation.method, -auroc[method]))
-
-
-def _thresholds(artifact: Artifact) -> dict[str, float]:
-    return {point.name: point.threshold for point in artifact.metadata.operating_points}

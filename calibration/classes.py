@@ -6,8 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Float64, Int64
 from scipy.stats import beta
+
+from calibration.mixture import ENDS, Interval
+from calibration.rates import Judged
+from scoring.groups import ByGroup, ClassGroups
+from scoring.metadata import OperatingPoint
 
 LEVEL = 0.95
 
@@ -27,6 +32,10 @@ class ClassRow:
         rejected: those among `predicted` that are rejected at the artifact's first operating point.
         reject_rate: their share; None where none is predicted.
         reject_interval: 95 % interval of the true share (Clopper and Pearson, 1934); 0 to 1 where none is predicted.
+        threshold: that decides on the images that are predicted as it.
+        calibration_images: that this rests upon.
+        expected_interval: 90 % interval of the true share over the draw of these; None where the class is pooled, of
+            which nothing is promised one by one.
     """
 
     index: int
@@ -37,15 +46,19 @@ class ClassRow:
     predicted: int
     rejected: int
     reject_rate: float | None
-    reject_interval: tuple[float, float]
+    reject_interval: Interval
+    threshold: float
+    calibration_images: int
+    expected_interval: Interval | None
 
 
 def class_rows(
     names: Sequence[str],
     mask_images: Int64[np.ndarray, "class"],
     labels: PerImage | None,
-    predicted: PerImage,
-    rejected: Bool[np.ndarray, "image"],
+    inside: Judged,
+    groups: ClassGroups,
+    point: OperatingPoint,
 ) -> list[ClassRow]:
     """A row for each class.
 
@@ -53,13 +66,16 @@ def class_rows(
         names: by class.
         mask_images: images that made the masks, by class.
         labels: true class of each ID image, where it is known.
-        predicted: predicted class of each ID image.
-        rejected: what became of it.
+        inside: the ID images.
+        groups: that make the thresholds.
+        point: whose thresholds decide.
     """
-    count = len(names)
+    count, thresholds = len(names), point.thresholds_of(groups)
+    predicted, rejected = inside.predicted, inside.rejected(thresholds)
     predictions = np.bincount(predicted, minlength=count)
     rejections = np.bincount(predicted[rejected], minlength=count)
     lows, highs = _clopper_pearson(rejections, predictions)
+    expected, sizes = _expected(groups, point.ranks_of(groups)), groups.sizes.tolist()
     labelled = None if labels is None else np.bincount(labels, minlength=count)
     correct = None if labels is None else np.bincount(labels[labels == predicted], minlength=count)
     return [
@@ -73,6 +89,9 @@ def class_rows(
             rejected=int(rejections[k]),
             reject_rate=_share(int(rejections[k]), int(predictions[k])),
             reject_interval=(float(lows[k]), float(highs[k])),
+            threshold=float(thresholds[k]),
+            calibration_images=sizes[k],
+            expected_interval=expected[k] if groups.alone[k] else None,
         )
         for k in range(count)
     ]
@@ -85,6 +104,13 @@ def worst(rows: Sequence[ClassRow], count: int) -> list[ClassRow]:
     """
     known = [row for row in rows if row.predicted] if len(rows) > count else rows
     return sorted(known, key=lambda row: (-row.reject_interval[0], -(row.reject_rate or 0), row.index))[:count]
+
+
+def _expected(groups: ClassGroups, ranks: ByGroup) -> list[Interval]:
+    """Between what the true rate of each class's group lies; all groups at once, for there may be a thousand."""
+    laws = beta(ranks, groups.group_sizes + 1 - ranks)
+    low, high = (np.asarray(laws.ppf(end))[groups.group_of].tolist() for end in ENDS)
+    return list(zip(low, high, strict=True))
 
 
 def _share(part: int, whole: int) -> float | None:

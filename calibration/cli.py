@@ -99,6 +99,12 @@ def calibrate(
         ),
     ] = "marginal",
     delta: Annotated[float, typer.Option(min=0.0001, max=0.5, help="Share of calibration sets that may fail.")] = 0.05,
+    per_class: Annotated[
+        bool,
+        typer.Option(
+            "--per-class", help="Thresholds for each predicted class that has images enough, one shared by the others."
+        ),
+    ] = False,
     resize: Annotated[int | None, typer.Option(min=1, help="Short side after resizing, in pixels.")] = None,
     crop: Annotated[int | None, typer.Option(min=1, help="Side of the centre crop, in pixels.")] = None,
     mean: Annotated[str | None, typer.Option(help="R,G,B of pixels in 0..1.")] = None,
@@ -180,6 +186,7 @@ def calibrate(
         validation=validation,
         guarantee=promise,
         delta=delta,
+        per_class=per_class,
     )
     calibration = run(job, classifier, partial_folder(out))
     artifact_id = calibration.artifact.save(out)

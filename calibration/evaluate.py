@@ -10,7 +10,8 @@ import numpy as np
 
 from calibration.classes import ClassRow, class_rows
 from calibration.dataset import LabelledImages
-from calibration.rates import RejectRate, Reliability, reject_rates, reliability
+from calibration.grouped import groups_of
+from calibration.rates import Judged, RejectRate, Reliability, reject_rates, reliability
 from calibration.scored import Indices, ScoredFolder, score_folder
 from calibration.separation import Separation, separate_all
 from scoring.artifact import Artifact
@@ -71,29 +72,26 @@ def evaluate(scorer: Scorer, id_folder: Path, ood_folders: Mapping[str, Path]) -
         DatasetError: a folder is missing, empty, or none of its images can be read.
     """
     artifact = scorer.artifact
-    method, points = artifact.metadata.primary, artifact.metadata.operating_points
+    method, points, groups = artifact.metadata.primary, artifact.metadata.operating_points, groups_of(artifact)
     inside = score_folder(scorer, id_folder, "ID")
     outside = {name: score_folder(scorer, folder, name) for name, folder in ood_folders.items()}
     labels = _labels(artifact, id_folder, inside)
+    judged = Judged(inside.scores[method], inside.predicted)
     return Evaluation(
         id_images=len(inside.paths),
         accuracy=None if labels is None else float((labels == inside.predicted).mean()),
         separations=separate_all(inside.scores, {name: folder.scores for name, folder in outside.items()}),
         reject_rates=reject_rates(
             points,
-            len(artifact.calibration_scores),
-            inside.scores[method],
-            {name: folder.scores[method] for name, folder in outside.items()},
+            groups,
+            judged,
+            {name: Judged(folder.scores[method], folder.predicted) for name, folder in outside.items()},
         ),
         ood_images={name: len(folder.paths) for name, folder in outside.items()},
         unreadable={path: why for folder in (inside, *outside.values()) for path, why in folder.unreadable.items()},
-        reliability=reliability(artifact.calibration_scores, inside.scores[method]),
+        reliability=reliability(groups, judged),
         classes=class_rows(
-            artifact.metadata.classifier.class_names,
-            artifact.counts.numpy(),
-            labels,
-            inside.predicted,
-            inside.scores[method] > points[0].threshold,
+            artifact.metadata.classifier.class_names, artifact.counts.numpy(), labels, judged, groups, points[0]
         ),
         agreement=Agreement(inside.agreement, {name: folder.agreement for name, folder in outside.items()}),
         artifact=artifact,

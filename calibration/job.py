@@ -12,6 +12,7 @@ from pathlib import Path
 from calibration import partial
 from calibration.dataset import LabelledImages
 from calibration.ensemble import fit_ensemble
+from calibration.grouped import alone_warnings
 from calibration.learnt import learn
 from calibration.loader import batch_size_on
 from calibration.partial import Partial
@@ -32,6 +33,7 @@ from scoring.conformal import DELTA, Guarantee
 from scoring.detector import LineDetector
 from scoring.engines.engine import EngineChoice
 from scoring.ensemble import LINE, Ensemble
+from scoring.groups import ClassGroups, least_for
 from scoring.metadata import Digests, Method, Quantisation, digests_of
 from scoring.probes import probe_pixels
 
@@ -59,6 +61,7 @@ class Job:
         validation: images by name of an OOD folder, for the search and the choice; none: outliers are made.
         guarantee: what is promised of the alphas.
         delta: share of calibration sets with which `pac` may fail.
+        per_class: whether predicted classes with images enough have thresholds of their own.
     """
 
     spec: str
@@ -76,6 +79,12 @@ class Job:
     validation: dict[str, LabelledImages] = field(default_factory=dict)
     guarantee: Guarantee = "marginal"
     delta: float = DELTA
+    per_class: bool = False
+
+    @property
+    def alone_from(self) -> int | None:
+        """Held-out images with which a predicted class has thresholds of its own; None: it never has."""
+        return least_for(self.alphas.values(), self.guarantee, self.delta) if self.per_class else None
 
     @property
     def is_settled_by_data(self) -> bool:
@@ -144,16 +153,17 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
         check_tolerance(quantisation, job.int8_tolerance)
     fitted = fit_ensemble(head, learnt.detector, sample, roster)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
-    scores, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
+    scores, predicted, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
     unreadable = collected.record.unreadable | holdout_pass.unreadable
     counts = collected.statistics.counts
+    of_primary = ClassGroups(scores[job.primary], predicted, len(counts), job.alone_from)
     metadata = describe(
-        job, classifier, digests, learnt.method, fitted, counts, scores[job.primary], len(unreadable), quantisation
+        job, classifier, digests, learnt.method, fitted, counts, of_primary, len(unreadable), quantisation
     )
     probes = _score_probes(classifier, fitted.ensemble)
-    artifact = Artifact(metadata, learnt.masks, counts, scores, probes, fitted.tensors, classifier.quantised)
+    artifact = Artifact(metadata, learnt.masks, counts, scores, predicted, probes, fitted.tensors, classifier.quantised)
     kept = (*for_masks.warnings, *validation.warnings, *of_float32, *for_thresholds.warnings)
-    found = (*_warnings(job, collected.statistics, learnt.method), *roster.warnings)
+    found = (*_warnings(job, collected.statistics, learnt.method), *roster.warnings, *alone_warnings(artifact))
     warnings = (*kept, *found, *(tuning.warnings if tuning else ()))
     return Calibration(artifact, collected.record, holdout_pass, unreadable | validation.unreadable, tuning, warnings)
 
@@ -196,7 +206,7 @@ def _masks_depend_on(job: Job, classifier: Classifier, digests: Digests) -> Iter
 
 
 def _thresholds_depend_on(job: Job, masks_key: str) -> Iterator[str]:
-    yield f"{masks_key} {job.settings} {job.methods}"
+    yield f"{masks_key} {job.settings} {job.methods} {job.combined}"
     yield from partial.describe(job.holdout_images)
 
 

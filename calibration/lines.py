@@ -61,6 +61,7 @@ def _line(scorer: Scorer, path: Path, score: ImageScore | str, point: OperatingP
     if not score.is_finite:
         return {"path": str(path), "error": NOT_FINITE}
     (best,) = scorer.predictions(score, top_k=1)
+    decision = scorer.decide(score, point)
     return {
         "path": str(path),
         "class_index": best.index,
@@ -68,5 +69,6 @@ def _line(scorer: Scorer, path: Path, score: ImageScore | str, point: OperatingP
         "probability": best.probability,
         "ood_score": score.ood_score,
         "p_value": score.p_value,
-        "reject": score.decide(point).reject,
+        "threshold": decision.threshold,
+        "reject": decision.reject,
     }

@@ -17,6 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from calibration.bootstrap import RESAMPLES
 from calibration.classes import worst
 from calibration.evaluate import Evaluation
+from calibration.grouped import threshold_ranges
 from calibration.names import printable
 from calibration.separation import MEAN
 from calibration.thumbnails import extremes
@@ -73,7 +74,8 @@ def evaluation_page(evaluation: Evaluation, pictures: Pictures, settings: Mappin
         folders=folders,
         best=_best(rows, methods, folders),
         resamples=RESAMPLES,
-        thresholds={point.name: point.threshold for point in artifact.metadata.operating_points},
+        thresholds=threshold_ranges(artifact),
+        by_class=artifact.metadata.alone_from is not None,
         calibration_images=len(artifact.calibration_scores),
         worst=worst(evaluation.classes, WORST),
         extremes=[(name, extremes(scored, artifact)) for name, scored in shown.items()],
@@ -102,7 +104,7 @@ def calibration_page(
     return _render(
         "calibration.html",
         title=f"Calibration of {summary['model']}",
-        summary={"quantisation": None, **summary},
+        summary={"quantisation": None, "by_class": None, **summary},
         sections=[item for item in CALIBRATION_SECTIONS.items() if has_section.get(item[0], True)],
         pictures=_embed(pictures),
         settings=list(flatten(settings)),

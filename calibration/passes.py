@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Bool
 
@@ -22,12 +23,15 @@ from scoring.classifier import Classifier
 from scoring.conformal import FloatArray
 from scoring.ensemble import Ensemble
 from scoring.errors import DatasetError
+from scoring.groups import Predicted
 from scoring.methods import Sample
 from scoring.types import Classes, Features
 
 NAMED = 5  # files that an error names
+PREDICTED = "predicted"  # name of a partial state's tensor, beside those of methods
 
 Finite = Bool[np.ndarray, "batch"]
+Column = npt.NDArray[Any]  # of a table of the images scored so far
 
 
 class Collected(NamedTuple):
@@ -77,16 +81,18 @@ def collect_statistics(classifier: Classifier, images: LabelledImages, partial: 
 
 def score_holdout(
     classifier: Classifier, ensemble: Ensemble, images: LabelledImages, partial: Partial
-) -> tuple[dict[str, FloatArray], Pass]:
-    """The pass for the thresholds: scores in ascending order, by method.
+) -> tuple[dict[str, FloatArray], Predicted, Pass]:
+    """The pass for the thresholds: scores by method, and the classes that are predicted.
 
     Raises:
         DatasetError: no image can be read, or a score of one is not finite.
     """
-    record, scores = Pass(), {name: [np.empty(0)] for name in ensemble.names}
+    record = Pass()
+    columns: dict[str, list[Column]] = {name: [np.empty(0)] for name in ensemble.names}
+    columns[PREDICTED] = [np.empty(0, np.int64)]
     if left := partial.load():
         record, tensors = left
-        scores = {name: [tensors[name].numpy()] for name in ensemble.names}
+        columns = {name: [tensors[name].numpy()] for name in columns}
 
     def run(features: Features) -> tuple[dict[str, FloatArray], Finite, Classes]:
         logits, found = ensemble.score(features, ensemble.names)
@@ -97,13 +103,15 @@ def score_holdout(
     paths = images.paths
     for indices, (found, finite, predicted) in walk(paths, classifier, run, "thresholds", record):
         refuse_unless(finite, paths, indices)
-        for name, own in found.items():
-            scores[name].append(own)
+        for name, own in {**found, PREDICTED: predicted.numpy()}.items():
+            columns[name].append(own)
         record.correct += int((predicted == images.labels(indices)).sum())
         partial.save_if_due(
-            record, lambda: {name: torch.from_numpy(np.concatenate(own)) for name, own in scores.items()}
+            record, lambda: {name: torch.from_numpy(np.concatenate(own)) for name, own in columns.items()}
         )
-    return {name: np.sort(np.concatenate(own)) for name, own in scores.items()}, record
+    scores = {name: np.concatenate(own) for name, own in columns.items()}
+    classes = scores.pop(PREDICTED)
+    return scores, classes, record
 
 
 def refuse_unless(finite: Finite, paths: Sequence[Path], indices: Sequence[int]) -> None:

@@ -31,16 +31,17 @@ STYLED = (  # of the methods that stand out of a ROC picture, the deciding one f
 )
 
 Scores = Mapping[str, FloatArray]
+Thresholds = Mapping[str, tuple[float, float]]
 
 
-def histograms(method: str, inside: FloatArray, outside: Scores, thresholds: Mapping[str, float]) -> bytes:
+def histograms(method: str, inside: FloatArray, outside: Scores, thresholds: Thresholds) -> bytes:
     """ID images against each OOD folder, with the thresholds.
 
     Args:
         method: whose scores.
         inside: of the ID images.
         outside: by folder.
-        thresholds: by operating point.
+        thresholds: by operating point the lowest and the highest.
     """
     edges = _edges([inside, *outside.values()], thresholds)
     with panels(-(-len(outside) // COLUMNS), min(COLUMNS, len(outside)), 5.6, 3.5) as (figure, axes):
@@ -55,7 +56,7 @@ def histograms(method: str, inside: FloatArray, outside: Scores, thresholds: Map
         return to_png(figure)
 
 
-def calibration_histogram(method: str, scores: FloatArray, thresholds: Mapping[str, float]) -> bytes:
+def calibration_histogram(method: str, scores: FloatArray, thresholds: Thresholds) -> bytes:
     """The calibration scores, with the thresholds that they made."""
     with panels(1, 1, 8, 3.6) as (figure, (axis,)):
         _bars(axis, scores, _edges([scores], thresholds), f"calibration images ({len(scores)})", BLUE)
@@ -108,7 +109,7 @@ def reliability(rows: Sequence[Reliability], images: int) -> bytes:
     with panels(1, 1, 7.2, 5) as (figure, (axis,)):
         share = f"90 %: share of {images} images"
         axis.fill_between(alphas, np.maximum(seen[:, 0], floor), seen[:, 1], color=SKY, alpha=0.3, lw=0, label=share)
-        axis.fill_between(alphas, true[:, 0], true[:, 1], color=BLUE, alpha=0.35, lw=0, label="90 %: true rate (Beta)")
+        axis.fill_between(alphas, true[:, 0], true[:, 1], color=BLUE, alpha=0.35, lw=0, label="90 %: true rate")
         axis.plot(alphas, alphas, color=BLACK, linestyle="--", linewidth=1, label="as promised")
         axis.plot(alphas, np.maximum(realised, floor), "o-", color=ORANGE, markersize=5, label="realised")
         axis.set(xscale="log", yscale="log", xlabel="promised false-reject rate [%]", ylabel="ID images rejected [%]")
@@ -120,9 +121,9 @@ def reliability(rows: Sequence[Reliability], images: int) -> bytes:
         return to_png(figure)
 
 
-def _edges(groups: Sequence[FloatArray], thresholds: Mapping[str, float]) -> FloatArray:
+def _edges(groups: Sequence[FloatArray], thresholds: Thresholds) -> FloatArray:
     """Bins that hold almost all of every group, and every threshold."""
-    marks = list(thresholds.values())
+    marks = [end for ends in thresholds.values() for end in ends]
     low = min([*(float(np.percentile(scores, TAIL)) for scores in groups), *marks])
     high = max([*(float(np.percentile(scores, 100 - TAIL)) for scores in groups), *marks])
     room = 0.02 * (high - low) or max(abs(high), 1) * 1e-3
@@ -137,11 +138,17 @@ def _bars(axis: Axes, scores: FloatArray, edges: FloatArray, text: str, colour: 
     axis.hist(within, edges.tolist(), weights=weights, color=colour, histtype="step", linewidth=1.4, label=text)
 
 
-def _mark(axis: Axes, thresholds: Mapping[str, float]) -> None:
+def _mark(axis: Axes, thresholds: Thresholds) -> None:
+    """A line at the one threshold of an operating point, or at both ends of a band that those of the classes lie in."""
     styles = ("-", "--", ":", "-.")
-    for index, (name, threshold) in enumerate(thresholds.items()):
-        text = f"threshold {label(name)}: {threshold:.4g}"
-        axis.axvline(threshold, color=BLACK, linestyle=styles[index % len(styles)], linewidth=1.3, label=text)
+    for index, (name, (low, high)) in enumerate(thresholds.items()):
+        style = styles[index % len(styles)]
+        one = f"threshold {label(name)}: {low:.4g}"
+        text = one if low == high else f"thresholds {label(name)}: {low:.4g} to {high:.4g}"
+        axis.axvline(low, color=BLACK, linestyle=style, linewidth=1.3, label=text)
+        if high > low:
+            axis.axvline(high, color=BLACK, linestyle=style, linewidth=1.3)
+            axis.axvspan(low, high, color=BLACK, alpha=0.06, lw=0)
 
 
 def _explain(axis: Axes) -> None:

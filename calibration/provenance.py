@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
-from scoring import conformal
 from scoring.classifier import Classifier
+from scoring.groups import ClassGroups
 from scoring.metadata import (
     ClassifierReference,
     DataCounts,
@@ -45,30 +45,22 @@ def describe(
     method: Method,
     fitted: Fitted,
     counts: ClassCounts,
-    scores: conformal.FloatArray,
+    groups: ClassGroups,
     unreadable: int,
     quantisation: Quantisation | None,
 ) -> Metadata:
-    """The artifact's metadata.
+    """The artifact's metadata, with `groups` of the held-out images by their scores of the primary.
 
     Raises:
-        TooFewImagesError: there are too few `scores` for one of the job's rates.
+        TooFewImagesError: there are too few images for one of the job's rates.
     """
     return Metadata(
         method=method,
         methods=fitted.settings,
         combined=list(fitted.combined),
         primary=job.primary,
-        operating_points=[
-            OperatingPoint(
-                name=name,
-                alpha=alpha,
-                guarantee=job.guarantee,
-                delta=job.delta,
-                threshold=conformal.threshold(scores, alpha, job.guarantee, job.delta),
-            )
-            for name, alpha in job.alphas.items()
-        ],
+        alone_from=job.alone_from,
+        operating_points=[_operating_point(job, name, groups) for name in job.alphas],
         classifier=ClassifierReference(
             spec=job.spec,
             class_names=list(job.class_names or job.mask_images.class_folders),
@@ -80,7 +72,7 @@ def describe(
         digests=digests,
         data=DataCounts(
             mask_images=int(counts.sum()),
-            calibration_images=len(scores),
+            calibration_images=int(groups.counts.sum()),
             unreadable=unreadable,
             classes_without_images=int((counts == 0).sum()),
         ),
@@ -89,3 +81,10 @@ def describe(
         ),
         quantisation=quantisation,
     )
+
+
+def _operating_point(job: Job, name: str, groups: ClassGroups) -> OperatingPoint:
+    alpha = job.alphas[name]
+    by_class = groups.thresholds(alpha, job.guarantee, job.delta)
+    threshold = float(by_class[0]) if job.alone_from is None else None
+    return OperatingPoint(name=name, alpha=alpha, guarantee=job.guarantee, delta=job.delta, threshold=threshold)

@@ -9,7 +9,10 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from calibration.evaluate import Evaluation
+from calibration.grouped import describe_groups, expected_rate
 from calibration.job import Calibration
 from calibration.separation import MEAN, Separation
 from calibration.tuning import Tuning
@@ -20,8 +23,7 @@ INTERVALS = ("FPR95, 95 % interval", "AUROC, 95 % interval")
 
 def calibration_summary(calibration: Calibration, artifact_id: str) -> dict[str, Any]:
     """What `calibrate` writes beside the artifact."""
-    metadata = calibration.artifact.metadata
-    count = metadata.data.calibration_images
+    artifact, metadata = calibration.artifact, calibration.artifact.metadata
     return {
         "artifact_id": artifact_id,
         **metadata.model_dump(mode="json", exclude={"operating_points", "classifier"}),
@@ -29,8 +31,10 @@ def calibration_summary(calibration: Calibration, artifact_id: str) -> dict[str,
         "classes": len(metadata.classifier.class_names),
         "features": metadata.classifier.feature_count,
         "operating_points": [
-            point.model_dump() | {"realised_rate_90": point.interval(count)} for point in metadata.operating_points
+            point.model_dump() | {"realised_rate_90": expected_rate(artifact, point)}
+            for point in metadata.operating_points
         ],
+        **_by_class(artifact),
         "accuracy": {
             "mask_images": calibration.mask_pass.accuracy,
             "calibration_images": calibration.holdout_pass.accuracy,
@@ -154,6 +158,13 @@ def evaluation_tables(evaluation: Evaluation) -> str:
         ]
         for rate in evaluation.reject_rates
     ]
+    parts = [
+        [rate.operating_point, name, str(part.images), _percent(part.realised), _interval(*part.interval)]
+        for rate in evaluation.reject_rates
+        for name, part in (("stand alone", rate.alone), ("pooled", rate.pooled))
+        if part is not None
+    ]
+    by_class = ["", table(["operating point", "classes", "ID images", "ID rejected", "90 % interval"], parts)]
     accuracy = (
         "unknown (folders are not the classes')" if evaluation.accuracy is None else _percent(evaluation.accuracy)
     )
@@ -164,6 +175,7 @@ def evaluation_tables(evaluation: Evaluation) -> str:
             table([*("method", "OOD", "FPR95 ↓", "AUROC ↑", "AUPR-in ↑", "AUPR-out ↑"), *INTERVALS], separations),
             "",
             table(["operating point", "alpha", "ID rejected", "90 % interval", *evaluation.ood_images], rates),
+            *(by_class if parts else []),
         ]
     )
 
@@ -183,12 +195,15 @@ def describe_artifact(artifact: Artifact) -> dict[str, Any]:
         "images_per_class": {"least": int(counts.min()), "most": int(counts.max())},
         "kept_neurons": float(artifact.masks.activation_mask.float().mean()),
         "calibration_scores": {
-            f"{quantile:.0%}": float(
-                artifact.calibration_scores[int(quantile * (len(artifact.calibration_scores) - 1))]
-            )
+            f"{quantile:.0%}": float(np.quantile(artifact.calibration_scores, quantile, method="lower"))
             for quantile in (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
         },
+        **_by_class(artifact),
     }
+
+
+def _by_class(artifact: Artifact) -> dict[str, Any]:
+    return {} if artifact.metadata.alone_from is None else {"by_class": describe_groups(artifact)}
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from calibration.grouped import groups_of
 from calibration.names import printable
+from calibration.rates import Judged
 from calibration.scored import ScoredFolder
-from scoring import conformal
 from scoring.artifact import Artifact
 from scoring.errors import ImageError
 from scoring.images import open_image, to_rgb
@@ -54,18 +55,18 @@ def extremes(scored: ScoredFolder, artifact: Artifact) -> Extremes:
     order = np.argsort(-scores, kind="stable").tolist()  # ties stay in the order of their paths
     most = order[: min(SHOWN, -(-len(order) // 2))]
     least = order[: len(most) - 1 : -1][:SHOWN]
-    p_values = conformal.p_values(scores, artifact.calibration_scores)
-    names, threshold = artifact.metadata.classifier.class_names, artifact.metadata.operating_points[0].threshold
+    groups, names = groups_of(artifact), artifact.metadata.classifier.class_names
+    p_values = groups.p_values(scores, scored.predicted)
+    rejected = Judged(scores, scored.predicted).rejected(artifact.metadata.operating_points[0].thresholds_of(groups))
 
     def thumbnail(index: int) -> Thumbnail:
-        score = float(scores[index])
         return Thumbnail(
             name=printable("/".join(scored.paths[index].parts[-2:])),
             uri=shrink(scored.paths[index]),
             predicted=names[scored.predicted[index]],
-            ood_score=score,
+            ood_score=float(scores[index]),
             p_value=float(p_values[index]),
-            reject=score > threshold,
+            reject=bool(rejected[index]),
         )
 
     return Extremes([thumbnail(index) for index in most], [thumbnail(index) for index in least])

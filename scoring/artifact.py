@@ -11,6 +11,7 @@ import hashlib
 import os
 import tempfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from scoring import conformal
 from scoring.combination import PREFIX as COMBINATION
+from scoring.conformal import FloatArray
 from scoring.detector import LineMasks
 from scoring.engines.quantised import QuantisedNetwork
 from scoring.ensemble import COMBINED
 from scoring.errors import ArtifactError, DigestMismatchError, TooFewImagesError
+from scoring.groups import ByClass, ClassGroups, Predicted
 from scoring.line import activation_mask
 from scoring.metadata import METADATA_KEY, Digests, Metadata, OperatingPoint, parse_metadata
 from scoring.methods import METHODS
@@ -33,6 +35,7 @@ from scoring.probes import PROBES
 from scoring.types import ClassCounts
 
 CALIBRATION_SCORES = "calibration_scores."  # and the method, of each
+PREDICTED = "calibration_predicted"
 PROBE_SCORES = "probe_scores."
 LEARNT = (f"{OF_METHODS}.", COMBINATION)  # how the names begin of what methods beside LINe, and a merge, have learnt
 TENSORS = {
@@ -40,6 +43,7 @@ TENSORS = {
     "counts": torch.int64,
     "activation_mask": torch.bool,
     "weight_thresholds": torch.float64,
+    PREDICTED: torch.int64,
 }
 NETWORK_TENSORS = ("int8_network.xml", "int8_network.constants")  # uint8; where the precision is int8, and only there
 MAX_BYTES = 2**31  # far above any real artifact: 1000 classes and 2048 features take 10 MB, a network in int8 25 MB
@@ -53,7 +57,8 @@ class Artifact:
         metadata: see `Metadata`.
         masks: see `LineMasks`.
         counts: images a class that made the masks (class).
-        scores: of the held-out ID images, ascending (image), by method.
+        scores: of the held-out ID images, in the order in which they were scored (image), by method.
+        predicted: the class that the classifier predicts for each of these images (image).
         probes: scores of the images of `scoring.probes`, by method.
         learnt: what the methods beside LINe have learnt: the tensors of `scoring.methods` and `scoring.combination`.
         quantised: the backbone in int8, where that was calibrated.
@@ -63,8 +68,9 @@ class Artifact:
     metadata: Metadata
     masks: LineMasks
     counts: ClassCounts
-    scores: dict[str, conformal.FloatArray]
-    probes: dict[str, conformal.FloatArray]
+    scores: dict[str, FloatArray]
+    predicted: Predicted
+    probes: dict[str, FloatArray]
     learnt: dict[str, Tensor] = field(default_factory=dict)
     quantised: QuantisedNetwork | None = None
     artifact_id: str = ""
@@ -111,6 +117,7 @@ class Artifact:
             ),
             counts=tensors["counts"],
             scores={name: tensors[CALIBRATION_SCORES + name].numpy() for name in names_of(metadata)},
+            predicted=tensors[PREDICTED].numpy(),
             probes={name: tensors[PROBE_SCORES + name].numpy() for name in names_of(metadata)},
             learnt=learnt,
             quantised=quantised,
@@ -122,7 +129,7 @@ class Artifact:
         return artifact
 
     @property
-    def calibration_scores(self) -> conformal.FloatArray:
+    def calibration_scores(self) -> FloatArray:
         """Those of the primary method."""
         return self.scores[self.metadata.primary]
 
@@ -131,9 +138,15 @@ class Artifact:
         """By name; the first one is the default."""
         return {point.name: point for point in self.metadata.operating_points}
 
-    def thresholds(self, point: OperatingPoint) -> dict[str, float]:
-        """Of every method at this operating point."""
-        return {name: point.threshold_of(scores) for name, scores in self.scores.items()}
+    @cached_property
+    def groups(self) -> dict[str, ClassGroups]:
+        """Whom an image is compared with, by method: with its class's calibration images, or those of the others."""
+        count, least = len(self.metadata.classifier.class_names), self.metadata.alone_from
+        return {name: ClassGroups(scores, self.predicted, count, least) for name, scores in self.scores.items()}
+
+    def thresholds(self, point: OperatingPoint) -> dict[str, ByClass]:
+        """Of every method at this operating point, by predicted class."""
+        return {name: point.thresholds_of(groups) for name, groups in self.groups.items()}
 
     def _tensors(self) -> dict[str, Tensor]:
         return {
@@ -142,6 +155,7 @@ class Artifact:
             "activation_mask": self.masks.activation_mask,
             "weight_thresholds": self.masks.weight_thresholds,
             **{CALIBRATION_SCORES + name: torch.from_numpy(scores) for name, scores in self.scores.items()},
+            PREDICTED: torch.from_numpy(self.predicted),
             **{PROBE_SCORES + name: torch.from_numpy(scores) for name, scores in self.probes.items()},
             **self.learnt,
             **dict(zip(NETWORK_TENSORS, self.quantised or (), strict=False)),
@@ -233,6 +247,7 @@ def _check_tensors(tensors: dict[str, Tensor], metadata: Metadata) -> None:
         "counts": (class_count,),
         "activation_mask": (class_count, feature_count),
         "weight_thresholds": (class_count,),
+        PREDICTED: (metadata.data.calibration_images,),
         **{CALIBRATION_SCORES + name: (metadata.data.calibration_images,) for name in names},
         **{PROBE_SCORES + name: (PROBES,) for name in names},
     }
@@ -257,8 +272,10 @@ def _check_values(artifact: Artifact) -> None:
     usable = bool((thresholds.isfinite() | thresholds.isneginf()).all())
     _require("weight_thresholds", "finite numbers or -inf", usable, "others")
     for name, scores in artifact.scores.items():
-        ordered = bool(np.isfinite(scores).all() and (np.diff(scores) >= 0).all())
-        _require(CALIBRATION_SCORES + name, "finite numbers in ascending order", ordered, "others")
+        _require(CALIBRATION_SCORES + name, "finite numbers", bool(np.isfinite(scores).all()), "others")
+    last = len(artifact.metadata.classifier.class_names) - 1
+    known = bool(((artifact.predicted >= 0) & (artifact.predicted <= last)).all())
+    _require(PREDICTED, f"classes from 0 to {last}", known, "others")
     for name, scores in artifact.probes.items():
         _require(PROBE_SCORES + name, "finite numbers", bool(np.isfinite(scores).all()), "others")
 
@@ -275,16 +292,14 @@ def _check_operating_points(artifact: Artifact) -> None:
     _require("operating_points", "different names", len(set(names)) == len(names), names)
     for index, point in enumerate(points):
         try:
-            wanted = point.threshold_of(artifact.calibration_scores)
+            by_class = point.thresholds_of(artifact.groups[artifact.metadata.primary])
         except TooFewImagesError as error:
             one = f"one that {error.found} calibration scores can keep"
             raise ArtifactError(f"operating_points.{index}.alpha", one, point.alpha) from error
-        _require(
-            f"operating_points.{index}.threshold",
-            f"{wanted!r} (from the calibration scores)",
-            point.threshold == wanted,
-            point.threshold,
-        )
+        wanted = None if artifact.metadata.alone_from else float(by_class[0])
+        why = "by class: alone_from" if artifact.metadata.alone_from else "from the calibration scores"
+        field = f"operating_points.{index}.threshold"
+        _require(field, f"{wanted!r} ({why})", point.threshold == wanted, point.threshold)
 
 
 def _require(field: str, wanted: object, holds: bool, found: object) -> None:

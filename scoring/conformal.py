@@ -17,7 +17,7 @@ The guarantee is about ID images wrongly rejected, never about how many OOD imag
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from fractions import Fraction
 from typing import Literal
 
@@ -54,8 +54,12 @@ def rank(count: int, alpha: float, guarantee: Guarantee = "marginal", delta: flo
     return marginal_rank(count, alpha) if guarantee == "marginal" else pac_rank(count, alpha, delta)
 
 
-def images_needed(alpha: float, guarantee: Guarantee = "marginal", delta: float = DELTA) -> int:
-    """The smallest number of calibration images with which anything may be rejected."""
+def images_needed(alpha: float, guarantee: Guarantee = "marginal", delta: float = DELTA, *, place: int = 1) -> int:
+    """The smallest number of calibration images with which the rank is `place`: with 1 anything may be rejected."""
+    if place > 1:
+        # The rank never falls with more images, and of `place` times as many it is `place`, or is a little later.
+        counts = range(4 * place * images_needed(alpha, guarantee, delta))
+        return bisect_left(counts, place, key=lambda count: rank(count, alpha, guarantee, delta))
     if guarantee == "pac":  # l = 1: the largest of n scores, and (1 - alpha)^n <= delta; fractions never overflow
         return math.ceil(Fraction(math.log(delta)) / Fraction(math.log1p(-alpha)))
     guess = max(math.ceil(1 / Fraction(alpha)) - 2, 0)

@@ -15,11 +15,11 @@ from pydantic import (
     model_serializer,
 )
 
-from scoring import conformal
 from scoring.classifier import Classifier
-from scoring.conformal import FloatArray, Guarantee
+from scoring.conformal import Guarantee
 from scoring.engines.engine import EngineChoice
 from scoring.errors import ArtifactError
+from scoring.groups import ByClass, ByGroup, ClassGroups
 from scoring.preprocess import Preprocess
 
 FORMAT_VERSION: Literal[1] = 1
@@ -53,25 +53,30 @@ class OperatingPoint(_Part):
     Attributes:
         guarantee: what is promised of alpha, see `scoring.conformal`.
         delta: share of calibration sets with which `pac` may fail; not looked at for `marginal`.
+        threshold: None where predicted classes have thresholds of their own, `Metadata.alone_from`.
     """
 
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     alpha: Alpha
     guarantee: Guarantee
     delta: Alpha
-    threshold: float
+    threshold: float | None
 
-    def threshold_of(self, calibration_scores: FloatArray) -> float:
-        """The threshold that keeps the same promise on another method's scores.
+    def thresholds_of(self, groups: ClassGroups) -> ByClass:
+        """For each predicted class the threshold that keeps the promise on the scores of a method.
 
         Raises:
             TooFewImagesError: there are too few.
         """
-        return conformal.threshold(calibration_scores, self.alpha, self.guarantee, self.delta)
+        return groups.thresholds(self.alpha, self.guarantee, self.delta)
 
-    def interval(self, count: int) -> tuple[float, float]:
-        """Between what the realised false-reject rate lies with 90 % of calibration sets of `count` images."""
-        return conformal.reject_rate_interval(count, self.alpha, self.guarantee, self.delta)
+    def ranks_of(self, groups: ClassGroups) -> ByGroup:
+        """For each group l, of which its l-th largest score is the threshold.
+
+        Raises:
+            TooFewImagesError: there are too few.
+        """
+        return groups.ranks(self.alpha, self.guarantee, self.delta)
 
 
 class ClassifierReference(_Part):
@@ -141,6 +146,8 @@ class Metadata(_Part):
         methods: hyper-parameters of the other methods that were fitted, by name.
         combined: methods that are merged to one more, `scoring.combination`; none: there is no such.
         primary: the method whose score is published as `ood_score` and decides.
+        alone_from: calibration images with which a predicted class has thresholds of its own, see `scoring.groups`;
+            None: all classes share one.
         quantisation: there where `engine.precision` is int8, and nowhere else.
     """
 
@@ -149,6 +156,7 @@ class Metadata(_Part):
     methods: dict[str, dict[str, float]]
     combined: list[str]
     primary: str
+    alone_from: PositiveInt | None
     operating_points: Annotated[list[OperatingPoint], Field(min_length=1)]
     classifier: ClassifierReference
     preprocess: Preprocess

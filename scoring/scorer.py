@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Int64
 
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
-from scoring.conformal import FloatArray, p_values
+from scoring.conformal import FloatArray
 from scoring.detector import LineDetector
 from scoring.engines.engine import EngineChoice, Precision
 from scoring.ensemble import restore_ensemble
@@ -43,7 +44,7 @@ class Decision:
     """What one operating point says of one image.
 
     Attributes:
-        threshold: reject above it.
+        threshold: of the image's predicted class; reject above it.
         margin: threshold - ood_score; negative for a rejected image.
         reject: ood_score > threshold, the same as p_value <= alpha.
     """
@@ -61,13 +62,15 @@ class ImageScore:
         probabilities: softmax of the classifier's logits (class), in float64, where the runners-up
             of a sure network keep their order.
         ood_score: of the primary method; higher = more out-of-distribution.
-        p_value: share of ID images at least as far out, see `scoring.conformal`.
+        p_value: share of ID images at least as far out, see `scoring.conformal` and `scoring.groups`.
+        predicted: argmax of the classifier's logits, the class whose thresholds decide.
         methods: score and p-value of each method that was asked for, the primary among them.
     """
 
     probabilities: npt.NDArray[np.float64]
     ood_score: float
     p_value: float
+    predicted: int
     methods: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
@@ -75,11 +78,6 @@ class ImageScore:
         """False where the network answered with NaN or infinity: such an image has no score."""
         scores = (self.ood_score, *(score for score, _ in self.methods.values()))
         return all(map(math.isfinite, scores)) and bool(np.isfinite(self.probabilities).all())
-
-    def decide(self, point: OperatingPoint) -> Decision:
-        """Apply one operating point."""
-        margin = point.threshold - self.ood_score
-        return Decision(point.threshold, margin, reject=self.ood_score > point.threshold)
 
 
 class Scorer:
@@ -90,7 +88,7 @@ class Scorer:
         artifact: its artifact.
 
     Attributes:
-        thresholds: by operating point, then by method.
+        thresholds: by operating point, then by method, then by predicted class.
 
     Raises:
         DigestMismatchError: they do not belong together.
@@ -185,17 +183,37 @@ class Scorer:
         names = self.ensemble.names if every else (self._primary,)
         logits, scores = self.ensemble.score(self.classifier.features(pixels, alone=alone), names)
         probabilities = logits.double().softmax(1).cpu().numpy()
-        columns = {name: self._with_p_values(name, own) for name, own in scores.items()}
+        predicted = logits.argmax(1).cpu().numpy()  # as in the calibration: it says whom an image is compared with
+        columns = {name: self._with_p_values(name, own, predicted) for name, own in scores.items()}
         return [
             ImageScore(
-                probabilities[row], *columns[self._primary][row], {name: own[row] for name, own in columns.items()}
+                probabilities[row],
+                *columns[self._primary][row],
+                predicted=own_class,
+                methods={name: own[row] for name, own in columns.items()},
             )
-            for row in range(len(pixels))
+            for row, own_class in enumerate(predicted.tolist())
         ]
 
-    def _with_p_values(self, name: str, scores: Scores) -> list[tuple[float, float]]:
+    def _with_p_values(
+        self, name: str, scores: Scores, predicted: Int64[np.ndarray, "batch"]
+    ) -> list[tuple[float, float]]:
         found = scores.double().cpu().numpy()
-        return list(zip(found.tolist(), p_values(found, self.artifact.scores[name]).tolist(), strict=True))
+        p_values = self.artifact.groups[name].p_values(found, predicted)
+        return list(zip(found.tolist(), p_values.tolist(), strict=True))
+
+    def decide(self, score: ImageScore, point: OperatingPoint) -> Decision:
+        """What one operating point says of an image, by the primary method."""
+        return self._decide(self._primary, score.ood_score, score.predicted, point)
+
+    def decide_each(self, score: ImageScore, point: OperatingPoint) -> dict[str, Decision]:
+        """The same by each method that was asked for."""
+        scores = {name: own for name, (own, _) in score.methods.items()}
+        return {name: self._decide(name, own, score.predicted, point) for name, own in scores.items()}
+
+    def _decide(self, method: str, ood_score: float, predicted: int, point: OperatingPoint) -> Decision:
+        threshold = self.thresholds[point.name][method].item(predicted)
+        return Decision(threshold, threshold - ood_score, reject=ood_score > threshold)
 
     def predictions(self, score: ImageScore, top_k: int) -> list[Prediction]:
         """The `top_k` most probable classes, the most probable first; fewer where there are fewer classes."""

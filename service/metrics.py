@@ -24,6 +24,7 @@ from prometheus_client import (
 
 from scoring.artifact import Artifact
 from scoring.errors import ImageError
+from scoring.groups import ByClass
 from service.problems import (
     KINDS,
     ClientGoneError,
@@ -128,7 +129,9 @@ class Metrics:
         info = Gauge("line_ood_artifact_info", "What is served.", ["artifact_id", "model", "method"], registry=registry)
         info.labels(artifact.artifact_id, model, artifact.metadata.primary).set(1)
         self._class_names = artifact.metadata.classifier.class_names
-        self._operating_points = artifact.metadata.operating_points
+        groups = artifact.groups[artifact.metadata.primary]
+        points = artifact.metadata.operating_points
+        self._thresholds = {point.name: point.thresholds_of(groups).tolist() for point in points}
         self._start_from_zero()
 
     def watch(self, queue_depth: Callable[[], int], admitted: Callable[[], int]) -> None:
@@ -160,10 +163,10 @@ class Metrics:
         """An image has a score: it is counted at every operating point, whichever the client asked for."""
         self._scores.observe(ood_score)
         own = class_index < MAX_CLASS_SERIES
-        name = (str(class_index), self._class_names[class_index]) if own else ("other", "other")
-        self._of(self._classes, *name).inc()
-        for point in self._operating_points:
-            self._of(self._images, "reject" if ood_score > point.threshold else "accept", point.name).inc()
+        series = (str(class_index), self._class_names[class_index]) if own else ("other", "other")
+        self._of(self._classes, *series).inc()
+        for name, thresholds in self._thresholds.items():
+            self._of(self._images, "reject" if ood_score > thresholds[class_index] else "accept", name).inc()
 
     def image_failed(self, kind: Kind) -> None:
         """An image has no score."""
@@ -200,9 +203,9 @@ class Metrics:
 
     def _start_from_zero(self) -> None:
         # A counter that appears with its first event hides it: a rate needs two values.
-        for point in self._operating_points:
+        for name in self._thresholds:
             for decision in ("accept", "reject"):
-                self._images.labels(decision, point.name)
+                self._images.labels(decision, name)
         for error, kind in KINDS.items():
             self._refused.labels(kind.code)
             if issubclass(error, (ImageError, DecodingError, InferenceError, EmptyImageError)):
@@ -212,12 +215,20 @@ class Metrics:
 
 
 def score_buckets(artifact: Artifact) -> list[float]:
-    """Upper bounds: quantiles of the calibration scores, every threshold, and a few beyond, where OOD images fall."""
+    """Upper bounds: quantiles of the calibration scores, thresholds, and a few beyond, where OOD images fall.
+
+    Of thresholds by class the lowest and the highest: no number of classes may flood a Prometheus.
+    """
     scores = artifact.calibration_scores
     quantiles = np.quantile(scores, SCORE_QUANTILES)
-    thresholds = [point.threshold for point in artifact.metadata.operating_points]
-    beyond = scores[-1] + (scores[-1] - np.median(scores)) * np.array(BEYOND)
+    groups, points = artifact.groups[artifact.metadata.primary], artifact.metadata.operating_points
+    thresholds = [end for point in points for end in _ends(point.thresholds_of(groups))]
+    beyond = scores.max() + (scores.max() - np.median(scores)) * np.array(BEYOND)
     return sorted({float(bound) for bound in [*quantiles, *thresholds, *beyond]})
+
+
+def _ends(thresholds: ByClass) -> tuple[float, float]:
+    return float(thresholds.min()), float(thresholds.max())
 
 
 def _powers_of_two(largest: int) -> Sequence[float]:

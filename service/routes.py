@@ -252,7 +252,7 @@ def _tell_failures(outcomes: list[Outcome]) -> None:
 def _count(metrics: Metrics, outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Answer):
-            metrics.image_scored(outcome.score.ood_score, int(outcome.score.probabilities.argmax()))
+            metrics.image_scored(outcome.score.ood_score, outcome.score.predicted)
         else:
             metrics.image_failed(describe(outcome).kind)
 
@@ -288,7 +288,7 @@ def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, query: Pred
             error=ImageErrorDetail(status=problem.kind.status, code=problem.kind.code, detail=problem.detail)
         )
     score = outcome.score
-    decision = score.decide(point)
+    decision = scorer.decide(score, point)
     result = ImageResult(
         predictions=[
             PredictedClass(index=each.index, name=each.name, probability=each.probability)
@@ -304,9 +304,9 @@ def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, query: Pred
         ),
     )
     if query.methods == "all":
-        thresholds = scorer.thresholds[point.name]
+        decisions = scorer.decide_each(score, point)
         result["methods"] = {
-            name: MethodResult(score=own, threshold=thresholds[name], p_value=p_value, reject=own > thresholds[name])
-            for name, (own, p_value) in score.methods.items()
+            name: MethodResult(score=own, threshold=by.threshold, p_value=p_value, reject=by.reject)
+            for (name, by), (own, p_value) in zip(decisions.items(), score.methods.values(), strict=True)
         }
     return result

@@ -39,14 +39,16 @@ class OodResult(TypedDict):
 
     method: str
     score: Annotated[float, Field(description="ood_score: higher = more out-of-distribution.")]
-    threshold: Annotated[float, Field(description="Of the operating point that was asked for.")]
-    p_value: Annotated[float, Field(description="Share of in-distribution images at least as far out.")]
+    threshold: Annotated[float, Field(description="Of the operating point that was asked for and the predicted class.")]
+    p_value: Annotated[
+        float, Field(description="Share of the in-distribution images of its group at least as far out.")
+    ]
     margin: Annotated[float, Field(description="threshold - score: negative for a rejected image.")]
     reject: Annotated[bool, Field(description="score > threshold.")]
 
 
 class MethodResult(TypedDict):
-    """What one method says, at the operating point that was asked for."""
+    """What one method says, at the operating point that was asked for, with the threshold of the predicted class."""
 
     score: float
     threshold: float

@@ -31,15 +31,19 @@ def write_images(folder: Path, class_count: int, images_a_class: int, seed: int 
     return folder
 
 
-def calibrate_tiny(folder: Path) -> Path:
-    """Calibrate the tiny network on images below `folder` and write the artifact there."""
-    parts = load_spec(TINY_SPEC)
+ALPHAS = {"default": 0.1, "strict": 0.02}
+
+
+def calibrate_tiny(
+    folder: Path, spec: str = TINY_SPEC, alphas: dict[str, float] = ALPHAS, *, per_class: bool = False
+) -> Path:
+    """Calibrate the tiny network, or another of five classes, on images below `folder` and write the artifact there."""
+    parts = load_spec(spec)
     classifier = load_classifier(parts, torch.device("cpu"))
     class_count = len(classifier.head.bias)
     images = LabelledImages.read(write_images(folder / "images", class_count, IMAGES_A_CLASS), None, class_count)
     masks, holdout = images.split(0.5)
-    alphas = {"default": 0.1, "strict": 0.02}
-    job = Job(TINY_SPEC, masks, holdout, LineSettings(), alphas, "tests", parts.class_names)
+    job = Job(spec, masks, holdout, LineSettings(), alphas, "tests", parts.class_names, per_class=per_class)
     path = folder / "tiny.safetensors"
     calibrate(job, classifier).artifact.save(path)
     return path

@@ -7,6 +7,7 @@ mask is the authors' explicit (class, class, feature) one. Nothing here imports 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import NamedTuple
 
 Vector = list[float]
@@ -129,3 +130,21 @@ def ood_score(h: Vector, weight: Matrix, bias: Vector, delta: float | None, lear
 def p_value(score: float, calibration_scores: Vector) -> float:
     """(1 + how many calibration scores are at least as far out) / (n + 1)."""
     return (1 + sum(1 for each in calibration_scores if each >= score)) / (len(calibration_scores) + 1)
+
+
+def group_of(score: float, predicted: int, calibration: list[tuple[float, int]], least: int) -> Vector:
+    """Scores of all images that an image is compared with, its own included.
+
+    Args:
+        score: of the image that is judged.
+        predicted: its class.
+        calibration: score and predicted class of the calibration images.
+        least: a class of more images than these, the judged one counted with the others, stands alone.
+    """
+    images = [*calibration, (score, predicted)]
+    counts = Counter(own for _, own in images)
+    level = least
+    while 0 < sum(n for n in counts.values() if n <= level) <= least and max(counts.values()) > level:
+        level = min(n for n in counts.values() if n > level)
+    alone = counts[predicted] > level
+    return [s for s, own in images if (own == predicted if alone else counts[own] <= level)]

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from calibration.report import evaluation_tables, write_evaluation
 from calibration.scored import score_folder
 from calibration.separation import Separation
 from calibration.settings import LineSettings
+from scoring import conformal
 from scoring.classifier import Classifier, load_classifier
 from scoring.errors import DatasetError
 from scoring.scorer import Scorer
@@ -157,16 +159,39 @@ def test_classes(scorer: Scorer, evaluation: Evaluation) -> None:
 
 def test_a_score_at_the_threshold(scorer: Scorer, folders: dict[str, Path]) -> None:
     """An image whose score is exactly the threshold is accepted, as by the service; one above it is not."""
-    scores = score_folder(scorer, folders["near"], "near").scores["line"]
+    scores = np.sort(score_folder(scorer, folders["near"], "near").scores["line"])
+    point = scorer.artifact.metadata.operating_points[0]
+    place = conformal.rank(len(scorer.artifact.predicted), point.alpha)
+    for threshold, rejected in ((scores[-1], 0), (scores[-2], 1)):
+        calibration = np.where(np.arange(len(scorer.artifact.predicted)) < place, threshold, threshold - 1)
+        moved = replace(scorer.artifact, scores=scorer.artifact.scores | {"line": calibration})
+        near = evaluate(Scorer(scorer.classifier, moved), folders["near"], {"near": folders["near"]}).reject_rates[0]
+        assert near.realised == near.ood["near"] == rejected / len(scores)
+
+
+def test_thresholds_by_class(scorer: Scorer, folders: dict[str, Path]) -> None:
+    """Every image is judged by the threshold of the class that it is predicted as, wherever rejects are counted."""
     metadata = scorer.artifact.metadata
-    point = metadata.operating_points[0].model_copy(update={"threshold": float(scores.max())})
-    moved = replace(scorer.artifact, metadata=metadata.model_copy(update={"operating_points": [point]}))
-    near = evaluate(Scorer(scorer.classifier, moved), folders["near"], {"near": folders["near"]}).reject_rates[0]
-    assert (near.realised, near.ood) == (0, {"near": 0})
-    point = point.model_copy(update={"threshold": float(np.sort(scores)[-2])})
-    moved = replace(scorer.artifact, metadata=metadata.model_copy(update={"operating_points": [point]}))
-    near = evaluate(Scorer(scorer.classifier, moved), folders["near"], {"near": folders["near"]}).reject_rates[0]
-    assert near.realised == near.ood["near"] == 1 / len(scores)
+    point = metadata.operating_points[0].model_copy(update={"threshold": None})
+    metadata = metadata.model_copy(update={"alone_from": 11, "operating_points": [point]})
+    by_class = Scorer(scorer.classifier, replace(scorer.artifact, metadata=metadata))
+    thresholds = by_class.thresholds[point.name]["line"]
+    assert len(set(thresholds.tolist())) > 1
+    found = evaluate(by_class, folders["id"], {"near": folders["near"]})
+    images = [one_by_one(by_class, path) for path in score_folder_paths(folders["id"])]
+    rejected = [scores["line"] > thresholds[predicted] for predicted, scores in images]
+    (rate,) = found.reject_rates
+    assert rate.realised == np.mean(rejected)
+    alone = [bool(by_class.artifact.groups["line"].alone[predicted]) for predicted, _ in images]
+    assert 0 < sum(alone) < len(alone)
+    for part, flag in ((rate.alone, True), (rate.pooled, False)):
+        own = [reject for reject, stands in zip(rejected, alone, strict=True) if stands is flag]
+        assert part is not None and (part.images, part.realised) == (len(own), np.mean(own))
+        assert 0 < part.interval[0] < part.interval[1] < 1
+    assert sum(row.rejected for row in found.classes) == sum(rejected)
+    assert [row.threshold for row in found.classes] == thresholds.tolist()
+    rows = cells(evaluation_tables(found), "operating point | classes")
+    assert [row["ID images"] for row in rows] == [str(sum(alone)), str(len(alone) - sum(alone))]
 
 
 def score_folder_paths(folder: Path) -> list[Path]:
@@ -248,7 +273,7 @@ def test_scores_that_are_not_finite(tmp_path: Path) -> None:
 def cells(text: str, first: str) -> list[dict[str, str]]:
     """The rows of the Markdown table whose header begins with `first`."""
     blocks = [block.splitlines() for block in text.split("\n\n")]
-    (block,) = [block for block in blocks if block[0].startswith(f"| {first} ")]
+    (block,) = [block for block in blocks if re.sub(" +", " ", block[0]).startswith(f"| {first} ")]
     header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in block)
     return [dict(zip(header, row, strict=True)) for row in rows]
 
@@ -268,7 +293,7 @@ def test_tables(evaluation: Evaluation) -> None:
             f"{percent(row.fpr95_low or 0)} to {percent(row.fpr95_high or 0)}",
             f"{percent(row.auroc_low or 0)} to {percent(row.auroc_high or 0)}",
         ]
-    for rate, found in zip(evaluation.reject_rates, cells(text, "operating point"), strict=True):
+    for rate, found in zip(evaluation.reject_rates, cells(text, "operating point | alpha"), strict=True):
         assert found == {
             "operating point": rate.operating_point,
             "alpha": percent(rate.alpha),

@@ -88,8 +88,10 @@ def compare(parts: ClassifierParts, job: Job, calibration: Calibration, *, absol
     )
 
     held = plain_features(parts, job.holdout_images)
-    scores = sorted(reference.ood_score(row, weight, bias, method.clip, learnt) for row in held)
+    scores = [reference.ood_score(row, weight, bias, method.clip, learnt) for row in held]
     np.testing.assert_allclose(artifact.calibration_scores, scores, rtol=1e-4, atol=1e-5)
+    logits = [reference.linear(row, weight, bias) for row in held]
+    assert artifact.predicted.tolist() == [row.index(max(row)) for row in logits]
 
 
 @pytest.mark.parametrize("name", SETTINGS)

@@ -27,6 +27,7 @@ from calibration.walk import Pass
 from scoring.artifact import Artifact
 from scoring.classifier import Classifier, load_classifier
 from scoring.engines.engine import EngineChoice
+from tests.calibration import networks
 from tests.calibration.conftest import TINY
 from tests.calibration.pictures import NOT_AN_IMAGE, write_class_folders
 from tests.calibration.stopping import stopped_after
@@ -187,6 +188,29 @@ def test_other_settings(job: Job, classifier: Classifier, stop: Stop, count: Cou
     (warning,) = found.warnings
     assert warning.startswith(f"{tmp_path / 'partial' / 'thresholds.safetensors'}: the partial calibration found there")
     assert "other settings" in warning
+    assert tensors_of(found.artifact) == tensors_of(calibrate(other, classifier).artifact)
+
+
+def test_thresholds_by_class(job: Job, tmp_path: Path, always: None) -> None:
+    """Predicted classes are kept with the scores, whether thresholds by class were asked for before the stop or not."""
+    classifier = load_classifier(networks.fine(), torch.device("cpu"))  # predicts different classes
+    with stopped_after(BATCHES + 3):
+        calibrate(job, classifier, tmp_path / "partial")
+    by_class = replace(job, per_class=True, alphas={"a": 0.3})
+    found = calibrate(by_class, classifier, tmp_path / "partial")
+    assert found.warnings == ()
+    wanted = calibrate(by_class, classifier).artifact
+    assert wanted.groups["line"].alone.sum() > 1
+    assert tensors_of(found.artifact) == tensors_of(wanted)
+    assert metadata_of(found.artifact) == metadata_of(wanted)
+
+
+def test_another_merge(job: Job, classifier: Classifier, stop: Stop, count: Count) -> None:
+    """Scores that another merge has made are not mixed with those of the merge that is asked for now."""
+    stop(job, BATCHES + 2)
+    other = replace(job, combined=("line", "msp"))
+    found, read = count(other)
+    assert read == COUNT
     assert tensors_of(found.artifact) == tensors_of(calibrate(other, classifier).artifact)
 
 

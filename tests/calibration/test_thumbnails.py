@@ -14,8 +14,8 @@ from PIL import Image
 from calibration.scored import ScoredFolder
 from calibration.thumbnails import SHOWN, extremes, shrink
 from tests.calibration.pictures import NOT_AN_IMAGE, write_picture
-from tests.reference import p_value
-from tests.scoring.artifacts import build
+from tests.reference import group_of, p_value
+from tests.scoring.artifacts import build, build_by_class
 
 ARTIFACT = build(["cat", "dog"])
 THRESHOLD = ARTIFACT.metadata.operating_points[0].threshold
@@ -58,6 +58,22 @@ def test_what_is_said(tmp_path: Path) -> None:
         assert each.name == f"{tmp_path.name}/{name}.png"
         assert (each.ood_score, each.predicted, each.reject) == (score, predicted, reject)
         assert each.p_value == p_value(score, ARTIFACT.calibration_scores.tolist())
+
+
+def test_the_threshold_is_that_of_the_class(tmp_path: Path) -> None:
+    """The same score is rejected in one class and accepted in another; so do their p-values differ."""
+    artifact = build_by_class()
+    low, high = sorted(artifact.thresholds(artifact.metadata.operating_points[0])["line"][:2].tolist())
+    middle = (low + high) / 2
+    paths = [write_picture(tmp_path / f"{name}.png") for name in "ab"]
+    found = extremes(scored(paths, [middle, middle]), artifact)
+    both = [*found.most, *found.least]
+    assert [each.predicted for each in both] == ["ant", "bee"]
+    assert {each.reject for each in both} == {True, False}
+    images = list(zip(artifact.calibration_scores.tolist(), artifact.predicted.tolist(), strict=True))
+    for predicted, each in enumerate(both):
+        group = group_of(middle, predicted, images, 39)
+        assert each.p_value == sum(score >= middle for score in group) / len(group)
 
 
 def test_small_pictures(tmp_path: Path) -> None:

@@ -46,13 +46,15 @@ def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_
     """An artifact whose numbers are all known, the same on every machine."""
     classes = len(class_names)
     contribution = (torch.arange(classes * feature_count, dtype=torch.float32) - 3).reshape(classes, feature_count) / 8
-    scores = np.arange(calibration_images, dtype=np.float64) / 4 - 9
+    scores = np.roll(np.arange(calibration_images, dtype=np.float64), 7) / 4 - 9
+    predicted = np.arange(calibration_images) ** 2 % classes
     counts = torch.arange(classes) % 3
     metadata = Metadata(
         method=Method(variant="signed", p_a=10.0, p_w=25.0, clip=0.75, clip_quantile=0.9),
         methods=METHODS,
         combined=[],
         primary="line",
+        alone_from=None,
         operating_points=[
             OperatingPoint(
                 name=name, alpha=alpha, guarantee="marginal", delta=0.05, threshold=conformal.threshold(scores, alpha)
@@ -85,7 +87,15 @@ def build(class_names: list[str] = CLASSES, feature_count: int = 4, calibration_
     others = {name: scores * (place + 2) for place, name in enumerate(METHODS)}
     probes = {name: np.arange(PROBES) / 8 + place for place, name in enumerate(("line", *METHODS))}
     learnt = {"methods.dice.mean": torch.arange(feature_count, dtype=torch.float32) / 2}
-    return Artifact(metadata, masks, counts, {"line": scores} | others, probes, learnt)
+    return Artifact(metadata, masks, counts, {"line": scores} | others, predicted, probes, learnt)
+
+
+def build_by_class(calibration_images: int = 200, alone_from: int = 39) -> Artifact:
+    """The same with more calibration images, and thresholds by predicted class."""
+    artifact = build(calibration_images=calibration_images)
+    points = [point.model_copy(update={"threshold": None}) for point in artifact.metadata.operating_points]
+    metadata = artifact.metadata.model_copy(update={"alone_from": alone_from, "operating_points": points})
+    return dataclasses.replace(artifact, metadata=metadata)
 
 
 def build_int8() -> Artifact:

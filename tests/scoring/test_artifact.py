@@ -22,7 +22,17 @@ from torch import Tensor
 from scoring.artifact import Artifact
 from scoring.errors import ArtifactError, DigestMismatchError
 from scoring.metadata import METADATA_KEY
-from tests.scoring.artifacts import ALPHAS, CLASSES, PREPROCESS, build, build_int8, put_together, take_apart
+from tests import reference
+from tests.scoring.artifacts import (
+    ALPHAS,
+    CLASSES,
+    PREPROCESS,
+    build,
+    build_by_class,
+    build_int8,
+    put_together,
+    take_apart,
+)
 
 CALIBRATION_SCORES = "calibration_scores.line"
 TENSORS = {name: tensor.dtype for name, tensor in build()._tensors().items() if not name.startswith("methods.")}
@@ -55,6 +65,7 @@ class TestRoundTrip:
         assert torch.equal(after.masks.activation_mask, before.masks.activation_mask)
         assert torch.equal(after.masks.weight_thresholds, before.masks.weight_thresholds)
         assert torch.equal(after.counts, before.counts)
+        assert after.predicted.tolist() == before.predicted.tolist()
         for name in ("line", "msp", "dice"):
             assert (after.scores[name] == before.scores[name]).all()
             assert (after.probes[name] == before.probes[name]).all()
@@ -111,12 +122,13 @@ class TestGolden:
         assert artifact.masks.activation_mask.tolist() == [[False, True, True, True]] * 3
         assert artifact.masks.weight_thresholds.tolist() == [-0.5, 1 / 3 - 0.5, 2 / 3 - 0.5]
         assert artifact.counts.tolist() == [0, 1, 2]
-        assert artifact.calibration_scores.tolist() == [index / 4 - 9 for index in range(39)]
+        assert artifact.calibration_scores.tolist() == [(index - 7) % 39 / 4 - 9 for index in range(39)]
+        assert artifact.predicted.tolist() == [index**2 % 3 for index in range(39)]
         assert {name: point.threshold for name, point in artifact.operating_points.items()} == {
             "default": -0.25,
             "strict": 0.25,
         }
-        assert artifact.artifact_id == "e393523bb560e275"
+        assert artifact.artifact_id == "c4c40b9b25a28bf9"
 
     def test_is_what_is_written_today(self) -> None:
         """The same values make the same bytes: the format has not drifted."""
@@ -136,6 +148,7 @@ class TestGolden:
             "activation_mask": ("BOOL", [3, 4]),
             "weight_thresholds": ("F64", [3]),
             **{f"calibration_scores.{name}": ("F64", [39]) for name in ("line", "msp", "dice")},
+            "calibration_predicted": ("I64", [39]),
             **{f"probe_scores.{name}": ("F64", [8]) for name in ("line", "msp", "dice")},
             "methods.dice.mean": ("F32", [4]),
         }
@@ -149,6 +162,62 @@ def test_a_large_artifact_is_small(tmp_path: Path) -> None:
     build([f"class {index}" for index in range(1000)], 2048, 10_000).save(tmp_path / "a")
     assert (tmp_path / "a").stat().st_size < 20_000_000
     assert Artifact.load(tmp_path / "a").masks.contribution.shape == (1000, 2048)
+
+
+class TestByClass:
+    @pytest.fixture
+    def path(self, tmp_path: Path) -> Path:
+        """A sound artifact with thresholds by class: 133 images predicted as bee, 67 as ant, none as cat."""
+        build_by_class().save(tmp_path / "by_class.safetensors")
+        return tmp_path / "by_class.safetensors"
+
+    def test_thresholds_of_every_method_are_those_of_the_class(self, path: Path) -> None:
+        """Made again from scores and predicted classes at load; each is that of the images that the oracle compares."""
+        artifact = Artifact.load(path)
+        assert artifact.to_bytes() == path.read_bytes()
+        for point in artifact.metadata.operating_points:
+            assert point.threshold is None
+            for name, found in artifact.thresholds(point).items():
+                images = list(zip(artifact.scores[name].tolist(), artifact.predicted.tolist(), strict=True))
+                for c, threshold in enumerate(found.tolist()):
+                    own = sorted(reference.group_of(np.inf, c, images, 39)[:-1], reverse=True)
+                    assert threshold == own[int(point.alpha * (len(own) + 1)) - 1]
+
+    def test_the_scores_of_another_order_are_another_artifact(self, path: Path) -> None:
+        """The order of the images binds scores to classes: rolled by one, the same scores give other thresholds."""
+        artifact = Artifact.load(path)
+        point = artifact.metadata.operating_points[0]
+        before = artifact.thresholds(point)["line"].tolist()
+        tensors, metadata = take_apart(path)
+        tensors[CALIBRATION_SCORES] = tensors[CALIBRATION_SCORES].roll(1)
+        after = Artifact.load(put_together(path, tensors, metadata)).thresholds(point)["line"].tolist()
+        assert before != after
+
+    def test_there_is_no_single_threshold(self, path: Path) -> None:
+        """A number that decides nothing is refused where thresholds are by class; where they are not, none is."""
+        tensors, metadata = take_apart(path)
+        metadata["operating_points"][1]["threshold"] = 0.25
+        error = refused(put_together(path, tensors, metadata), "operating_points.1.threshold")
+        assert "alone_from" in str(error)
+        metadata["operating_points"][1]["threshold"] = None
+        metadata["alone_from"] = None
+        refused(put_together(path, tensors, metadata), "operating_points.0.threshold")
+
+    def test_alpha_can_be_kept_by_the_smallest_group(self, path: Path) -> None:
+        """67 images of a class that stands alone cannot keep 1 %, though 200 could."""
+        tensors, metadata = take_apart(path)
+        metadata["operating_points"][1]["alpha"] = 0.01
+        error = refused(put_together(path, tensors, metadata), "operating_points.1.alpha")
+        assert error.wanted == "one that 67 calibration scores can keep"
+
+    @pytest.mark.parametrize("least", [201, 10**30])
+    def test_nobody_may_stand_alone(self, path: Path, least: int) -> None:
+        """Then all classes have the threshold of all images, however large the number."""
+        tensors, metadata = take_apart(path)
+        metadata["alone_from"] = least
+        artifact = Artifact.load(put_together(path, tensors, metadata))
+        (threshold,) = set(artifact.thresholds(artifact.metadata.operating_points[0])["line"].tolist())
+        assert threshold == sorted(artifact.calibration_scores, reverse=True)[20 - 1]
 
 
 class TestInt8:
@@ -361,6 +430,10 @@ WRONG: list[tuple[str, object]] = [
     ("primary", "guess"),
     ("primary", "vim"),
     ("primary", None),
+    ("alone_from", 0),
+    ("alone_from", -1),
+    ("alone_from", 19.0),
+    ("alone_from", True),
     ("operating_points", []),
     ("operating_points.0.name", ""),
     ("operating_points.0.name", "two words"),
@@ -544,12 +617,14 @@ class TestTensors:
             pytest.param("weight_thresholds", lambda t: t + torch.inf, id="weight_thresholds infinite"),
             pytest.param(CALIBRATION_SCORES, nan_at_the_end, id="scores nan"),
             pytest.param(CALIBRATION_SCORES, lambda t: t * torch.inf, id="scores infinite"),
-            pytest.param(CALIBRATION_SCORES, lambda t: t.flip(0), id="scores descending"),
-            pytest.param(CALIBRATION_SCORES, lambda t: t[torch.arange(39).roll(1)], id="scores unsorted"),
+            pytest.param("calibration_scores.dice", nan_at_the_end, id="scores of another method nan"),
+            pytest.param("calibration_predicted", lambda t: t - 1, id="predicted below all classes"),
+            pytest.param("calibration_predicted", lambda t: t + 2, id="predicted beyond all classes"),
+            pytest.param("calibration_predicted", lambda t: t + 2**62, id="predicted far beyond"),
         ],
     )
     def test_bad_values_are_named(self, path: Path, name: str, change: Any) -> None:
-        """NaN, infinity, wrong sums, wrong order."""
+        """NaN, infinity, wrong sums, classes that there are not."""
         tensors, metadata = take_apart(path)
         tensors[name] = change(tensors[name])
         refused(put_together(path, tensors, metadata), name)

@@ -45,8 +45,8 @@ def lively_classifier(preprocess: Preprocess | None = None) -> Classifier:
     return load_classifier(parts, CPU, preprocess)
 
 
-def calibrate(classifier: Classifier) -> Artifact:
-    """Masks from 60 images, thresholds from 99 others, straight from the pure functions."""
+def calibrate(classifier: Classifier, count: int = 99, alone_from: int | None = None) -> Artifact:
+    """Masks from 60 images, thresholds from others, straight from the pure functions."""
     features, _ = classifier.forward(noise(60, 1))
     labels = torch.arange(60) % 5
     means = torch.stack([features[labels == c].double().mean(0) for c in range(5)])
@@ -54,20 +54,25 @@ def calibrate(classifier: Classifier) -> Artifact:
     thresholds = torch.tensor([line.weight_threshold(row, classifier.head.weight, P_W) for row in contribution])
     masks = LineMasks(contribution, line.activation_mask(contribution, P_A), thresholds.double(), P_A)
     detector = LineDetector(classifier.head, masks, CLIP)
-    _, ood_scores = detector.score(classifier.features(noise(99, 2)))
-    scores = np.sort(ood_scores.double().numpy())
+    logits, ood_scores = detector.score(classifier.features(noise(count, 2)))
+    scores, predicted = ood_scores.double().numpy(), logits.argmax(1).numpy()
     _, probe_scores = detector.score(classifier.features(probe_pixels(classifier.preprocess.crop)))
-    like = artifacts.build(list(CLASSES), 24, 99).metadata
+    like = artifacts.build(list(CLASSES), 24, count).metadata
     points = [
         OperatingPoint(
-            name=name, alpha=alpha, guarantee="marginal", delta=0.05, threshold=conformal.threshold(scores, alpha)
+            name=name,
+            alpha=alpha,
+            guarantee="marginal",
+            delta=0.05,
+            threshold=conformal.threshold(scores, alpha) if alone_from is None else None,
         )
-        for name, alpha in {"default": 0.1, "strict": 0.01, "half": 0.5}.items()
+        for name, alpha in {"default": 0.1, "strict": 0.01 if alone_from is None else 0.05, "half": 0.5}.items()
     ]
     metadata = like.model_copy(
         update={
             "method": like.method.model_copy(update={"p_a": P_A, "p_w": P_W, "clip": CLIP, "clip_quantile": None}),
             "methods": {},
+            "alone_from": alone_from,
             "operating_points": points,
             "preprocess": classifier.preprocess,
             "digests": like.digests.model_copy(
@@ -76,7 +81,8 @@ def calibrate(classifier: Classifier) -> Artifact:
             "data": like.data.model_copy(update={"mask_images": 60, "classes_without_images": 0}),
         }
     )
-    return Artifact(metadata, masks, torch.full((5,), 12), {"line": scores}, {"line": probe_scores.double().numpy()})
+    probes = {"line": probe_scores.double().numpy()}
+    return Artifact(metadata, masks, torch.full((5,), 12), {"line": scores}, predicted, probes)
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +120,9 @@ class TestScores:
 
     def test_calibration_images_score_as_they_did(self, scorer: Scorer) -> None:
         """The path that is served is the path that was calibrated."""
-        found = sorted(score.ood_score for score in scorer.score(noise(99, 2)))
-        assert found == scorer.artifact.calibration_scores.tolist()
+        found = scorer.score(noise(99, 2))
+        assert [score.ood_score for score in found] == scorer.artifact.calibration_scores.tolist()
+        assert [score.predicted for score in found] == scorer.artifact.predicted.tolist()
 
 
 class TestPredictions:
@@ -161,7 +168,7 @@ class TestDecisions:
         """Each operating point: reject iff p <= alpha iff the margin is negative; some of each."""
         scores = scorer.score(noise(300, 9)) + scorer.score(noise(99, 2))
         for point in scorer.artifact.operating_points.values():
-            decisions = [score.decide(point) for score in scores]
+            decisions = [scorer.decide(score, point) for score in scores]
             for score, decision in zip(scores, decisions, strict=True):
                 assert decision.reject == (score.p_value <= point.alpha) == (decision.margin < 0)
                 assert decision.margin == point.threshold - score.ood_score
@@ -171,16 +178,16 @@ class TestDecisions:
     def test_on_the_threshold_is_accepted(self, scorer: Scorer) -> None:
         """The comparison is strict."""
         point = scorer.artifact.operating_points["default"]
-        score = ImageScore(np.ones(1, dtype=np.float64), point.threshold, 0.5)
-        assert not score.decide(point).reject
+        score = ImageScore(np.ones(1, dtype=np.float64), point.threshold, 0.5, 0)
+        assert not scorer.decide(score, point).reject
         above = dataclasses.replace(score, ood_score=float(np.nextafter(point.threshold, np.inf)))
-        assert above.decide(point).reject
+        assert scorer.decide(above, point).reject
 
     def test_of_stricter_points_are_fewer(self, scorer: Scorer) -> None:
         """What a smaller alpha rejects, a larger one rejects, too; on its own scores each rejects l - 1."""
         points = scorer.artifact.operating_points
         rejected = {
-            name: {i for i, score in enumerate(scorer.score(noise(99, 2))) if score.decide(point).reject}
+            name: {i for i, score in enumerate(scorer.score(noise(99, 2))) if scorer.decide(score, point).reject}
             for name, point in points.items()
         }
         assert rejected["strict"] <= rejected["default"] <= rejected["half"]
@@ -220,7 +227,7 @@ class TestFiniteness:
     )
     def test_looks_at_everything(self, probabilities: list[float], ood_score: float, finite: bool) -> None:
         """Score and probabilities alike."""
-        assert ImageScore(np.array(probabilities, dtype=np.float64), ood_score, 0.5).is_finite is finite
+        assert ImageScore(np.array(probabilities, dtype=np.float64), ood_score, 0.5, 0).is_finite is finite
 
 
 class TestBinding:

@@ -56,7 +56,7 @@ class Device:
             if number in self.poison:
                 raise self.poison[number]
         return [
-            ImageScore(np.array([1.0], np.float64), np.nan if number in self.not_finite else float(number), 0.5)
+            ImageScore(np.array([1.0], np.float64), np.nan if number in self.not_finite else float(number), 0.5, 0)
             for number in numbers
         ]
 

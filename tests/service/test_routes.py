@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scoring import conformal
 from scoring.scorer import Scorer
 from tests.service.conftest import encode
 
@@ -325,7 +326,7 @@ def test_all_methods_on_request(client, scorer):
         score, p_value = wanted.methods[name]
         assert found["score"] == pytest.approx(score, rel=1e-4, abs=1e-4)
         assert found["p_value"] == pytest.approx(p_value)
-        assert found["threshold"] == point.threshold_of(scorer.artifact.scores[name])
+        assert found["threshold"] == conformal.threshold(scorer.artifact.scores[name], point.alpha)
         assert found["reject"] is (found["score"] > found["threshold"])
     ood = result["ood"]
     assert result["methods"][ood["method"]] == {
