@@ -3,12 +3,20 @@
 Each method's score becomes its log odds of being that far out by chance, and the largest is taken: Tippett's (1931)
 smallest p-value, which asks one method to be sure, whatever the others say.
 
-    p_j = P(S_j >= s_j) on reference images        v_j = log((1 - p_j) / p_j)        rises strictly with s_j
-    ood_score = max_j v_j                          higher = more out-of-distribution
+    c_j = P(S_j >= s_j), counted on reference images
+    l_j = P(X_j >= s_j), X_j logistic with the median and the 90th percentile of the reference images
+    p_j = c_j; from c_j <= 10 % on max(c_j, l_j)     v_j = log((1 - p_j) / p_j)     rises strictly with s_j
+    ood_score = max_j v_j                            higher = more out-of-distribution
 
-LINe sees what is far, energy what is near: in a sum of log p_j (Fisher) the blind would drown the one that sees. The
-harmonic mean of p_j (Wilson 2019; in the tail the Cauchy combination of Liu and Xie 2020) is about as good, and worse
-where methods go together; the largest v_j does not change when a method is given twice.
+The network was trained on most reference images, which therefore end sooner than new images do, by method more or
+less: the counted tail of one that ends early gives it more of the ID images to reject than it is worth. Their bulk can
+be trusted, and a logistic tail is its plainest continuation: log odds that go on in a straight line. Where the counted
+tail is the longer one it stands.
+
+LINe sees what is far, energy what is near: in a sum of log p_j (Fisher), of log odds (Mudholkar and George 1979) or of
+normal scores (Stouffer) the blind would drown the one that sees. The harmonic mean of p_j (Wilson 2019; in the tail the
+Cauchy combination of Liu and Xie 2020) does a little worse where methods go together; the largest v_j does not change
+when a method is given twice.
 
 The merge is made from reference images that are not the calibration images (those of the masks), and fixed before any
 calibration score is seen. So it is a score like any other: the threshold among the calibration images' merged scores
@@ -30,7 +38,7 @@ from scoring.conformal import FloatArray
 from scoring.errors import ArtifactError, DatasetError
 
 MAX_KNOTS = 1000  # a method: 16 KB, and p_j to 1 % among a million reference images
-TAIL = np.log(9)  # log odds of p = 10 %, from where the far tail takes its slope
+TAIL = np.log(9)  # log odds of p = 10 %, from where reference images are few, and more familiar than new ones
 PREFIX = "combination."  # of the tensors' names in an artifact
 
 
@@ -97,7 +105,7 @@ class Combination:
         fitted: dict[str, LogOdds] = {}
         for method, scores in reference.items():
             try:
-                fitted[method] = LogOdds.through(*_knots(scores))
+                fitted[method] = LogOdds.through(*knots(scores))
             except ValueError as error:
                 raise DatasetError(f"the scores of {method!r} cannot be combined: wanted {error}") from error
         return cls(fitted)
@@ -128,8 +136,8 @@ class Combination:
         return cls({method: _restored(PREFIX + method, tensors[PREFIX + method]) for method in methods})
 
 
-def _knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The distinct scores, or MAX_KNOTS of them, the denser the further out, and their log odds."""
+def counted_knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The distinct scores, or MAX_KNOTS of them, the denser the further out, and their log odds as counted."""
     count = len(scores)
     distinct, images = np.unique(scores, return_counts=True)
     at_least = np.cumsum(images[::-1])[::-1]  # images at least as far out
@@ -138,6 +146,19 @@ def _knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
         chosen = np.unique(len(distinct) - 1 - np.searchsorted(at_least[::-1], wanted))
         distinct, at_least = distinct[chosen], at_least[chosen]
     return distinct, np.log((count + 1 - at_least) / at_least)
+
+
+def knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The counted ones, those of the outer tenth no higher than the logistic distribution of the bulk has them."""
+    places, counted = counted_knots(scores)
+    outer = counted > TAIL
+    if not outer.any():
+        return places, counted
+    median, start = np.interp([0, TAIL], counted, places)
+    with np.errstate(over="ignore", divide="ignore"):  # scores too close to each other: left as counted
+        values = np.where(outer, np.minimum(counted, TAIL * (places - median) / (start - median)), counted)
+    rises = np.append(True, np.diff(values) > 0)  # not by less than a number can tell
+    return places[rises], values[rises]
 
 
 def _restored(field: str, tensor: Tensor) -> LogOdds:

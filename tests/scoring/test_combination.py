@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import logistic
 from torch import Tensor
 
 from scoring.combination import MAX_KNOTS, PREFIX, Combination
@@ -26,21 +27,47 @@ def reference(count: int, seed: int = 0) -> dict[str, Scores]:
     return {"line": np.exp(a) - 20, "energy": 3 * b, "msp": 1 / (1 + np.exp(4 - c))}
 
 
+def counted(score: float, others: Scores) -> float:
+    """Share of images at least as far out as one of the reference scores, itself being one; never all of them."""
+    return sum(other >= score for other in others.tolist()) / (len(others) + 1)
+
+
+def tail(others: Scores) -> tuple[float, float, float]:
+    """Location and scale of the logistic distribution of the outer half, and where its outer tenth begins."""
+    ordered = np.unique(others)
+    falling = [counted(score, others) for score in ordered.tolist()]
+    half, tenth = np.interp([0, math.log(9)], [math.log((1 - p) / p) for p in falling], ordered)
+    return half, (tenth - half) / math.log(9), tenth
+
+
 def log_odds(score: float, others: Scores) -> float:
-    """log((1 - p) / p) of one of the reference scores, counted."""
-    at_least = sum(other >= score for other in others.tolist())
-    p = at_least / (len(others) + 1)
+    """log((1 - p) / p) of one of the reference scores: p counted, or of the logistic tail where that is more."""
+    p = counted(score, others)
+    location, scale, start = tail(others)
+    if score > start:
+        p = max(p, logistic.sf(score, location, scale))
     return math.log((1 - p) / p)
 
 
 class TestScore:
     @pytest.mark.parametrize("ties", [False, True])
     def test_of_a_reference_image_is_the_log_odds_of_its_smallest_p_value(self, ties: bool) -> None:
-        """Against counting, image by image."""
+        """Against counting, image by image, and scipy's logistic distribution."""
         scores = {name: values.round(1) if ties else values for name, values in reference(300).items()}
         merged = Combination.fit(scores)(scores)
         wanted = [max(log_odds(values[i], values) for values in scores.values()) for i in range(300)]
-        np.testing.assert_allclose(merged, wanted, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(merged, wanted, rtol=1e-9, atol=1e-12)
+
+    def test_takes_each_tail_where_it_is_the_longer_one(self) -> None:
+        """Uniform scores end early and get the logistic tail, exponentiated ones are long enough and are counted."""
+        short, long = np.arange(1000.0), np.exp(np.random.default_rng(0).normal(size=1000) * 2)
+        for scores, is_counted in ((short, False), (long, True)):
+            outer = np.sort(scores)[-90:]
+            merged = Combination.fit({"a": scores})({"a": outer})
+            p = 1 / (1 + np.exp(merged))
+            location, scale, _ = tail(scores)
+            wanted = np.arange(90, 0, -1) / 1001 if is_counted else logistic.sf(outer, location, scale)
+            np.testing.assert_allclose(p, wanted, rtol=1e-9)
 
     def test_between_reference_images_is_interpolated(self) -> None:
         """Linearly in the score, as numpy does it."""
@@ -50,9 +77,10 @@ class TestScore:
         np.testing.assert_allclose(Combination.fit({"line": scores})({"line": tested}), wanted, rtol=1e-9, atol=1e-12)
 
     def test_beyond_all_reference_images_goes_on_as_the_outer_tenth(self) -> None:
-        """Of 0..99 the last with p above 10 % is 89: the line from there to 99 goes on for ever; below all likewise."""
+        """Of 0..99 the last that is counted is 89: the line from there to 99 goes on for ever; below all likewise."""
         merged = Combination.fit({"a": np.arange(100.0)})
-        top, inner = math.log(100 / 1), math.log((101 - 11) / 11)
+        location, scale, _ = tail(np.arange(100.0))
+        top, inner = (99 - location) / scale, math.log((101 - 11) / 11)
         assert merged({"a": np.array([99.0, 99 + 1e6])}) == pytest.approx([top, top + 1e6 * (top - inner) / 10])
         bottom, inner = math.log(1 / 100), math.log((101 - 90) / 90)
         assert merged({"a": np.array([0.0, -1e6])}) == pytest.approx([bottom, bottom - 1e6 * (inner - bottom) / 10])

@@ -1,0 +1,105 @@
+"""Ways to merge LINe and Energy, on made outliers: what `scoring.combination` was chosen by, a table of docs/method.md.
+
+    python -m benchmarks.combination DATA cifar10|lite0
+
+Networks, images and outliers are those of benchmarks.tuning. LINe is cross-validated, as its settings are there; the
+reference images are all images of the masks. No OOD folder is read.
+
+Rows: a merge of p-values; each with p-values that are counted, and with those of `scoring.combination`, whose tails are
+at least logistic. In the last column the worst loss: by how many points of FPR95 a merge is above the better of its two
+parts, on the outliers where that is the most. A merge that is to stand in for both has to keep that small.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.special import expit, ndtri_exp
+
+from benchmarks.tuning import CASES, Score, Seen, line_score, logit_score, see
+from calibration.folds import MethodScores, cross_validate, split
+from calibration.report import table
+from calibration.separation import separate
+from calibration.settings import LineSettings
+from scoring.classifier import load_classifier
+from scoring.combination import LogOdds, counted_knots, knots
+from scoring.conformal import FloatArray
+from scoring.engines.engine import EngineChoice
+from scoring.types import Classes, Features, Head
+
+ENERGY = "energy"
+MERGES: dict[str, Callable[[FloatArray], FloatArray]] = {  # of log odds (method, batch)
+    "smallest p (Tippett)": lambda odds: odds.max(0),
+    "harmonic mean of p (Wilson)": np.logaddexp.reduce,
+    "sum of log p (Fisher)": lambda odds: np.logaddexp(0, odds).sum(0),
+    "sum of log odds (Mudholkar, George)": lambda odds: odds.sum(0),
+    "sum of normal scores (Stouffer)": lambda odds: -ndtri_exp(-np.logaddexp(0, odds)).sum(0),
+    "mean of p (Vovk, Wang)": lambda odds: -expit(-odds).sum(0),
+}
+TAILS = {"counted": counted_knots, "at least logistic": knots}
+
+
+def parts_of(seen: Seen, head: Head, preset: LineSettings) -> dict[str, MethodScores]:
+    """LINe and Energy of images, and of outliers made of images, that LINe has not learnt from."""
+    folds = split(seen.labels, seen.outliers, most=len(seen.sample))
+    energy = logit_score(head, ENERGY)
+
+    def taught(features: Features, labels: Classes) -> Score:
+        return line_score(Seen(features, labels, {}), head, preset)
+
+    return {"line": cross_validate(taught, *seen, folds), ENERGY: cross_validate(lambda *_: energy, *seen, folds)}
+
+
+def merged(
+    parts: Mapping[str, MethodScores], odds: Mapping[str, LogOdds], merge: Callable[..., FloatArray]
+) -> MethodScores:
+    """The merge of the methods' scores."""
+
+    def of(scores: Mapping[str, FloatArray]) -> FloatArray:
+        return merge(np.stack([odds[name](own) for name, own in scores.items()]))
+
+    kinds = next(iter(parts.values())).outside
+    outside = {kind: of({name: own.outside[kind] for name, own in parts.items()}) for kind in kinds}
+    return MethodScores(of({name: own.inside for name, own in parts.items()}), outside)
+
+
+def row(name: str, scores: MethodScores, best: Mapping[str, float]) -> list[str]:
+    """FPR95 of each kind in percent, its mean, and the worst loss."""
+    found = {kind: 100 * separate(name, kind, scores.inside, out).fpr95 for kind, out in scores.outside.items()}
+    losses = [value - best[kind] for kind, value in found.items()]
+    return [
+        name,
+        *(f"{value:.1f}" for value in found.values()),
+        f"{np.mean([*found.values()]):.2f}",
+        f"{max(losses):.1f}",
+    ]
+
+
+def main(data: Path, name: str) -> None:
+    """One pass, then every merge."""
+    case = CASES[name](data)
+    classifier = load_classifier(case.parts, torch.device("cpu"), choice=EngineChoice.parse("openvino:float32"))
+    seen, head = see(classifier, case.masks), classifier.head
+    parts = parts_of(seen, head, case.preset)
+    reference = {
+        "line": line_score(seen, head, case.preset)(seen.sample),
+        ENERGY: logit_score(head, ENERGY)(seen.sample),
+    }
+    kinds = list(seen.outliers)
+    best = {
+        kind: min(100 * separate(part, kind, own.inside, own.outside[kind]).fpr95 for part, own in parts.items())
+        for kind in kinds
+    }
+    rows = [row(part, own, best) for part, own in parts.items()]
+    for tail, knots_of in TAILS.items():
+        odds = {part: LogOdds.through(*knots_of(scores)) for part, scores in reference.items()}
+        rows += [row(f"{way}, {tail}", merged(parts, odds, merge), best) for way, merge in MERGES.items()]
+    print(table(["FPR95", *kinds, "mean", "worst loss"], rows))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), sys.argv[2])
