@@ -2,10 +2,10 @@
 
     python -m benchmarks.combination DATA cifar10|lite0
 
-Networks, images and outliers are those of benchmarks.tuning. LINe is cross-validated, as its settings are there; the
-reference images are all images of the masks. No OOD folder is read.
+Networks, images and outliers are those of benchmarks.tuning. LINe is cross-validated, as its settings are there; its
+scores of the images of the masks are both the reference and the ID images. No OOD folder is read.
 
-Rows: a merge of p-values; each with p-values that are counted, and with those of `scoring.combination`, whose tails are
+Rows: a merge of p-values; each with p-values that are counted, and with those of `scoring.combination`, which are
 at least logistic. In the last column the worst loss: by how many points of FPR95 a merge is above the better of its two
 parts, on the outliers where that is the most. A merge that is to stand in for both has to keep that small.
 """
@@ -85,10 +85,6 @@ def main(data: Path, name: str) -> None:
     classifier = load_classifier(case.parts, torch.device("cpu"), choice=EngineChoice.parse("openvino:float32"))
     seen, head = see(classifier, case.masks), classifier.head
     parts = parts_of(seen, head, case.preset)
-    reference = {
-        "line": line_score(seen, head, case.preset)(seen.sample),
-        ENERGY: logit_score(head, ENERGY)(seen.sample),
-    }
     kinds = list(seen.outliers)
     best = {
         kind: min(100 * separate(part, kind, own.inside, own.outside[kind]).fpr95 for part, own in parts.items())
@@ -96,7 +92,7 @@ def main(data: Path, name: str) -> None:
     }
     rows = [row(part, own, best) for part, own in parts.items()]
     for tail, knots_of in TAILS.items():
-        odds = {part: LogOdds.through(*knots_of(scores)) for part, scores in reference.items()}
+        odds = {part: LogOdds.through(*knots_of(own.inside)) for part, own in parts.items()}
         rows += [row(f"{way}, {tail}", merged(parts, odds, merge), best) for way, merge in MERGES.items()]
     print(table(["FPR95", *kinds, "mean", "worst loss"], rows))
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from torch import Tensor
 
 from calibration.learnt import Learnt
+from calibration.reference import reference_scores
 from scoring.classifier import Classifier
 from scoring.combination import Combination
-from scoring.conformal import FloatArray
 from scoring.ensemble import LINE, Ensemble, restore_ensemble
 from scoring.errors import DatasetError
 from scoring.methods import METHODS, fit_all, objections, tensors_of
-from scoring.types import Features, Head
-
-ROWS = 256  # of the sample, scored at a time
+from scoring.types import Head
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,17 +59,10 @@ def fit_ensemble(
     tensors = tensors_of(fitted)
     merged = tuple(combined) if set(combined) <= {LINE, *names} else ()
     if merged:
-        alone = restore_ensemble(classifier.head, learnt.detector, settings, (), tensors)
-        tensors |= Combination.fit(_reference(alone, learnt.sample.features.to(classifier.device), merged)).tensors()
+        tensors |= Combination.fit(reference_scores(classifier.head, learnt, merged)).tensors()
     ensemble = restore_ensemble(classifier.head, learnt.detector, settings, merged, tensors)
     if primary not in ensemble.names:
         reason = against.get(primary, f"it merges {', '.join(combined)}, which are not all fitted")
         raise DatasetError(f"--primary {primary} cannot be had here: {reason}")
     warnings = tuple(f"{name} is not for this network: {against[name]}" for name in names if name in against)
     return Fitted(ensemble, settings, merged, tensors, warnings)
-
-
-def _reference(ensemble: Ensemble, features: Features, names: Sequence[str]) -> dict[str, FloatArray]:
-    """Scores of the sample, by method: what the merge takes for usual."""
-    parts = [ensemble.score(rows, names)[1] for rows in features.split(ROWS)]
-    return {name: np.concatenate([part[name].double().cpu().numpy() for part in parts]) for name in names}

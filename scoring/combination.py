@@ -4,14 +4,15 @@ Each method's score becomes its log odds of being that far out by chance, and th
 smallest p-value, which asks one method to be sure, whatever the others say.
 
     c_j = P(S_j >= s_j), counted on reference images
-    l_j = P(X_j >= s_j), X_j logistic with the median and the 90th percentile of the reference images
-    p_j = c_j; from c_j <= 10 % on max(c_j, l_j)     v_j = log((1 - p_j) / p_j)     rises strictly with s_j
-    ood_score = max_j v_j                            higher = more out-of-distribution
+    l_j = P(X_j >= s_j), X_j logistic with the mean and the standard deviation of the reference images' scores
+    p_j = max(c_j, l_j)        v_j = log((1 - p_j) / p_j)        rises strictly with s_j
+    ood_score = max_j v_j                                        higher = more out-of-distribution
 
 The network was trained on most reference images, which therefore end sooner than new images do, by method more or
-less: the counted tail of one that ends early gives it more of the ID images to reject than it is worth. Their bulk can
-be trusted, and a logistic tail is its plainest continuation: log odds that go on in a straight line. Where the counted
-tail is the longer one it stands.
+less: the counted tail of one that ends early gives it more of the ID images to reject than it is worth. Their mean and
+spread say more of new images than their last few do, and a logistic distribution is the plainest: its log odds are a
+straight line. Neither p-value is to be more surprised than the other, so that scores that are no such distribution
+(MSP: nearly all 0) do not drown the rest, either: with l_j alone they do.
 
 LINe sees what is far, energy what is near: in a sum of log p_j (Fisher), of log odds (Mudholkar and George 1979) or of
 normal scores (Stouffer) the blind would drown the one that sees. The harmonic mean of p_j (Wilson 2019; in the tail the
@@ -38,7 +39,7 @@ from scoring.conformal import FloatArray
 from scoring.errors import ArtifactError, DatasetError
 
 MAX_KNOTS = 1000  # a method: 16 KB, and p_j to 1 % among a million reference images
-TAIL = np.log(9)  # log odds of p = 10 %, from where reference images are few, and more familiar than new ones
+TAIL = np.log(9)  # log odds of p = 10 %, from where the far tail takes its slope
 PREFIX = "combination."  # of the tensors' names in an artifact
 
 
@@ -149,15 +150,12 @@ def counted_knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
 
 
 def knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The counted ones, those of the outer tenth no higher than the logistic distribution of the bulk has them."""
+    """The counted ones, none higher than the logistic distribution has it."""
     places, counted = counted_knots(scores)
-    outer = counted > TAIL
-    if not outer.any():
-        return places, counted
-    median, start = np.interp([0, TAIL], counted, places)
-    with np.errstate(over="ignore", divide="ignore"):  # scores too close to each other: left as counted
-        values = np.where(outer, np.minimum(counted, TAIL * (places - median) / (start - median)), counted)
-    rises = np.append(True, np.diff(values) > 0)  # not by less than a number can tell
+    with np.errstate(all="ignore"):  # scores that are all the same, or not finite: refused with the knots
+        logistic = np.pi / np.sqrt(3) * (places - scores.mean()) / scores.std()
+        values = np.minimum(counted, logistic)
+        rises = np.append(True, np.diff(values) > 0)  # not by less than a number can tell
     return places[rises], values[rises]
 
 
