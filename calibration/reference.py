@@ -1,8 +1,8 @@
 """What a merge takes for usual: scores of the images of the masks, each by a method that has not learnt from the image.
 
 An image that taught LINe its masks looks familiar to it: where a class has one image (the embedded network), more than
-half of the new images score above four fifths of those that taught. Energy learns nothing, and two such scales cannot be
-compared. So the sample is cut into parts as `calibration.folds` cuts it, and each is scored by what the others teach.
+half of the new images score above four fifths of those that taught. Energy learns nothing, and two such scales do not
+compare. So the sample is cut into parts as `calibration.folds` cuts it, and each is scored by what the others teach.
 """
 
 from __future__ import annotations

@@ -8,16 +8,15 @@ smallest p-value, which asks one method to be sure, whatever the others say.
     p_j = max(c_j, l_j)        v_j = log((1 - p_j) / p_j)        rises strictly with s_j
     ood_score = max_j v_j                                        higher = more out-of-distribution
 
-The network was trained on most reference images, which therefore end sooner than new images do, by method more or
-less: the counted tail of one that ends early gives it more of the ID images to reject than it is worth. Their mean and
-spread say more of new images than their last few do, and a logistic distribution is the plainest: its log odds are a
-straight line. Neither p-value is to be more surprised than the other, so that scores that are no such distribution
-(MSP: nearly all 0) do not drown the rest, either: with l_j alone they do.
+The network was trained on most reference images, so that they end sooner than new images do, by method more or less:
+the counted tail of one that ends early would give it more of the ID images to reject than it is worth. Their mean and
+spread say more of new images than their last few do, and a logistic distribution's log odds are a straight line. A
+score that is nothing like it (MSP: nearly all 0) stays as it was counted, for l_j alone would leave the others nothing.
 
 LINe sees what is far, energy what is near: in a sum of log p_j (Fisher), of log odds (Mudholkar and George 1979) or of
-normal scores (Stouffer) the blind would drown the one that sees. The harmonic mean of p_j (Wilson 2019; in the tail the
-Cauchy combination of Liu and Xie 2020) does a little worse where methods go together; the largest v_j does not change
-when a method is given twice.
+normal scores (Stouffer) the blind drowns the one that sees. The harmonic mean of p_j (Wilson 2019; in the tail the
+Cauchy combination of Liu and Xie 2020) lies between; the largest v_j does not change when a method is given twice.
+docs/method.md has what each of them finds.
 
 The merge is made from reference images that are not the calibration images (those of the masks), and fixed before any
 calibration score is seen. So it is a score like any other: the threshold among the calibration images' merged scores
@@ -152,7 +151,9 @@ def counted_knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
 def knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The counted ones, none higher than the logistic distribution has it."""
     places, counted = counted_knots(scores)
-    with np.errstate(all="ignore"):  # scores that are all the same, or not finite: refused with the knots
+    if len(places) < 2:  # no spread: refused with the knots
+        return places, counted
+    with np.errstate(all="ignore"):  # not finite, or too close for a spread: refused likewise
         logistic = np.pi / np.sqrt(3) * (places - scores.mean()) / scores.std()
         values = np.minimum(counted, logistic)
         rises = np.append(True, np.diff(values) > 0)  # not by less than a number can tell

@@ -45,7 +45,7 @@ def test_each_image_is_scored_by_what_the_other_parts_teach(count: int) -> None:
     for h, own in zip(features, parts, strict=True):
         others = [i for i in range(count) if parts[i] != own]
         taught = reference.contribution([features[i] for i in others], [labels[i] for i in others], weight)
-        line.append(reference.ood_score(h, weight, bias, 0.8, reference.masks(taught, 30, 30)))
+        line.append(reference.ood_score(h, weight, bias, 0.8, reference.masks(taught, weight, 30, 30)))
     energy = [-np.logaddexp.reduce(reference.linear(h, weight, bias)) for h in features]
     found = reference_scores(head, learnt, ["line", "energy"])
     np.testing.assert_allclose(np.sort(found["line"]), np.sort(line), rtol=1e-4, atol=1e-5)

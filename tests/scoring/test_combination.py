@@ -69,8 +69,8 @@ class TestScore:
         location, scale = bell(np.arange(100.0))
         top, inner = (99 - location) / scale, math.log((101 - 11) / 11)
         assert merged({"a": np.array([99.0, 99 + 1e6])}) == pytest.approx([top, top + 1e6 * (top - inner) / 10])
-        bottom, inner = math.log(1 / 100), math.log((101 - 90) / 90)
-        assert merged({"a": np.array([0.0, -1e6])}) == pytest.approx([bottom, bottom - 1e6 * (inner - bottom) / 10])
+        bottom, inner = math.log(1 / 100), (15 - location) / scale  # of 15, the first with p below 90 %
+        assert merged({"a": np.array([0.0, -1e6])}) == pytest.approx([bottom, bottom - 1e6 * (inner - bottom) / 15])
 
     def test_of_many_reference_images_keeps_p_values_to_a_few_percent(self) -> None:
         """A thousand knots stand for 50 000 images, and every image keeps its p-value within 2 % in the outer half."""
