@@ -24,7 +24,7 @@ from calibration.dataset import LabelledImages, list_images
 from calibration.ensemble import fit_ensemble, scores_of
 from calibration.folds import Fold, MethodScores, Outliers
 from calibration.grid import score_grid
-from calibration.learnt import learn
+from calibration.learnt import Learnt, learn
 from calibration.loader import read_batches
 from calibration.outliers import KINDS
 from calibration.partial import Partial
@@ -38,7 +38,6 @@ from calibration.statistics import FeatureStatistics
 from calibration.tuning import compare
 from calibration.validation import make_outliers
 from scoring.classifier import Classifier, load_classifier
-from scoring.detector import LineDetector
 from scoring.embedded import efficientnet_lite0
 from scoring.engines.engine import EngineChoice
 from scoring.ensemble import Ensemble
@@ -100,11 +99,11 @@ def see(classifier: Classifier, masks: LabelledImages) -> tuple[Sample, dict[str
     return collected.sample, make_outliers(classifier, masks, collected, None, "").outliers
 
 
-def line_of(sample: Sample, head: Head, settings: LineSettings) -> LineDetector:
+def line_of(sample: Sample, head: Head, settings: LineSettings) -> Learnt:
     """LINe as it would be served."""
     statistics = FeatureStatistics(*head.weight.shape)
     statistics.update(sample.features, sample.labels)
-    return learn(statistics, head, settings).detector
+    return learn(statistics, head, settings)
 
 
 def as_served(sample: Sample, head: Head, settings: LineSettings, roster: Roster) -> Ensemble:
@@ -163,7 +162,7 @@ def main(data: Path, name: str) -> None:
     started = time.perf_counter()
     search = tune(sample.features, sample.labels, outliers, head)
     settings = search.best.settings
-    roster = draw_up(sample, head, line_of(sample, head, settings), None, COMBINED)
+    roster = draw_up(sample, head, line_of(sample, head, settings).detector, None, COMBINED)
     tuning = compare(sample, outliers, head, roster, settings=settings, search=search, primary=None)
     print(f"{name}: {len(search.rows)} settings, {len(roster.names)} scores in {time.perf_counter() - started:.0f} s")
     for warning in tuning.warnings:

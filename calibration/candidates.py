@@ -43,8 +43,8 @@ def score_candidates(
     def fit(features: Features, labels: Classes) -> Score:
         statistics = FeatureStatistics(*head.weight.shape)
         statistics.update(features, labels)
-        detector = learn(statistics, head, settings).detector
-        ensemble = fit_ensemble(head, detector, Sample(features, labels), roster).ensemble
+        learnt = learn(statistics, head, settings)
+        ensemble = fit_ensemble(head, learnt, Sample(features, labels), roster).ensemble
         return lambda scored: scores_of(ensemble, scored.to(head.weight.device), ensemble.names)
 
     return cross_validate(fit, sample.features, sample.labels, outliers, folds)

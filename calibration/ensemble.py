@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from calibration.learnt import Learnt
+from calibration.reference import reference_scores
 from calibration.roster import Roster
 from scoring.combination import Combination
 from scoring.conformal import FloatArray
-from scoring.detector import LineDetector
 from scoring.ensemble import Ensemble, restore_ensemble
 from scoring.methods import Sample, fit_all, tensors_of
 from scoring.types import Features, Head
@@ -36,25 +37,24 @@ class Fitted:
     tensors: dict[str, Tensor]
 
 
-def fit_ensemble(head: Head, detector: LineDetector, sample: Sample, roster: Roster) -> Fitted:
+def fit_ensemble(head: Head, learnt: Learnt, sample: Sample, roster: Roster) -> Fitted:
     """Fit.
 
     Args:
         head: of the classifier, on the device where it scores.
-        detector: LINe.
+        learnt: LINe.
         sample: what to fit to; none of its images makes the thresholds.
         roster: what to fit.
 
     Raises:
         DatasetError: the scores of a method cannot be merged.
     """
-    fitted = fit_all(roster.methods, sample, Head(*(each.cpu() for each in head)), detector)
+    fitted = fit_all(roster.methods, sample, Head(*(each.cpu() for each in head)), learnt.detector)
     settings = {name: method.settings() for name, method in fitted.items()}
     tensors = tensors_of(fitted)
     if roster.combined:
-        alone = restore_ensemble(head, detector, settings, (), tensors)
-        tensors |= Combination.fit(scores_of(alone, sample.features.to(head.weight.device), roster.combined)).tensors()
-    ensemble = restore_ensemble(head, detector, settings, roster.combined, tensors)
+        tensors |= Combination.fit(reference_scores(head, learnt, sample, roster.combined)).tensors()
+    ensemble = restore_ensemble(head, learnt.detector, settings, roster.combined, tensors)
     return Fitted(ensemble, settings, roster.combined, tensors)
 
 

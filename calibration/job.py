@@ -151,7 +151,7 @@ def calibrate(job: Job, classifier: Classifier, folder: Path | None = None) -> C
     if classifier.quantised is not None:
         quantisation, of_float32 = _compare(job, classifier, learnt.detector, digests, folder)
         check_tolerance(quantisation, job.int8_tolerance)
-    fitted = fit_ensemble(head, learnt.detector, sample, roster)
+    fitted = fit_ensemble(head, learnt, sample, roster)
     for_thresholds = Partial(folder, "thresholds", _thresholds_depend_on(job, for_masks.key))
     scores, predicted, holdout_pass = score_holdout(classifier, fitted.ensemble, job.holdout_images, for_thresholds)
     unreadable = collected.record.unreadable | holdout_pass.unreadable

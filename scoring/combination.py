@@ -3,12 +3,20 @@
 Each method's score becomes its log odds of being that far out by chance, and the largest is taken: Tippett's (1931)
 smallest p-value, which asks one method to be sure, whatever the others say.
 
-    p_j = P(S_j >= s_j) on reference images        v_j = log((1 - p_j) / p_j)        rises strictly with s_j
-    ood_score = max_j v_j                          higher = more out-of-distribution
+    c_j = P(S_j >= s_j), counted on reference images
+    l_j = P(X_j >= s_j), X_j logistic with the mean and the standard deviation of the reference images' scores
+    p_j = max(c_j, l_j)        v_j = log((1 - p_j) / p_j)        rises strictly with s_j
+    ood_score = max_j v_j                                        higher = more out-of-distribution
 
-LINe sees what is far, energy what is near: in a sum of log p_j (Fisher) the blind would drown the one that sees. The
-harmonic mean of p_j (Wilson 2019; in the tail the Cauchy combination of Liu and Xie 2020) is about as good, and worse
-where methods go together; the largest v_j does not change when a method is given twice.
+The network was trained on most reference images, so that they end sooner than new images do, by method more or less:
+the counted tail of one that ends early would give it more of the ID images to reject than it is worth. Their mean and
+spread say more of new images than their last few do, and a logistic distribution's log odds are a straight line. A
+score that is nothing like it (MSP: nearly all 0) stays as it was counted, for l_j alone would leave the others nothing.
+
+LINe sees what is far, energy what is near: in a sum of log p_j (Fisher), of log odds (Mudholkar and George 1979) or of
+normal scores (Stouffer) the blind drowns the one that sees. The harmonic mean of p_j (Wilson 2019; in the tail the
+Cauchy combination of Liu and Xie 2020) lies between; the largest v_j does not change when a method is given twice.
+docs/method.md has what each of them finds.
 
 The merge is made from reference images that are not the calibration images (those of the masks), and fixed before any
 calibration score is seen. So it is a score like any other: the threshold among the calibration images' merged scores
@@ -97,7 +105,7 @@ class Combination:
         fitted: dict[str, LogOdds] = {}
         for method, scores in reference.items():
             try:
-                fitted[method] = LogOdds.through(*_knots(scores))
+                fitted[method] = LogOdds.through(*knots(scores))
             except ValueError as error:
                 raise DatasetError(f"the scores of {method!r} cannot be combined: wanted {error}") from error
         return cls(fitted)
@@ -128,8 +136,8 @@ class Combination:
         return cls({method: _restored(PREFIX + method, tensors[PREFIX + method]) for method in methods})
 
 
-def _knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """The distinct scores, or MAX_KNOTS of them, the denser the further out, and their log odds."""
+def counted_knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The distinct scores, or MAX_KNOTS of them, the denser the further out, and their log odds as counted."""
     count = len(scores)
     distinct, images = np.unique(scores, return_counts=True)
     at_least = np.cumsum(images[::-1])[::-1]  # images at least as far out
@@ -138,6 +146,18 @@ def _knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
         chosen = np.unique(len(distinct) - 1 - np.searchsorted(at_least[::-1], wanted))
         distinct, at_least = distinct[chosen], at_least[chosen]
     return distinct, np.log((count + 1 - at_least) / at_least)
+
+
+def knots(scores: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The counted ones, none higher than the logistic distribution has it."""
+    places, counted = counted_knots(scores)
+    if len(places) < 2:  # no spread: refused with the knots
+        return places, counted
+    with np.errstate(all="ignore"):  # not finite, or too close for a spread: refused likewise
+        logistic = np.pi / np.sqrt(3) * (places - scores.mean()) / scores.std()
+        values = np.minimum(counted, logistic)
+        rises = np.append(True, np.diff(values) > 0)  # not by less than a number can tell
+    return places[rises], values[rises]
 
 
 def _restored(field: str, tensor: Tensor) -> LogOdds:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import logistic
 from torch import Tensor
 
 from scoring.combination import MAX_KNOTS, PREFIX, Combination
@@ -26,21 +27,34 @@ def reference(count: int, seed: int = 0) -> dict[str, Scores]:
     return {"line": np.exp(a) - 20, "energy": 3 * b, "msp": 1 / (1 + np.exp(4 - c))}
 
 
+def bell(others: Scores) -> tuple[float, float]:
+    """Location and scale of the logistic distribution with the mean and the standard deviation of these."""
+    return float(np.mean(others)), float(np.std(others)) * math.sqrt(3) / math.pi
+
+
 def log_odds(score: float, others: Scores) -> float:
-    """log((1 - p) / p) of one of the reference scores, counted."""
-    at_least = sum(other >= score for other in others.tolist())
-    p = at_least / (len(others) + 1)
+    """log((1 - p) / p) of one of the reference scores: p counted, or of the logistic distribution if more."""
+    counted = sum(other >= score for other in others.tolist()) / (len(others) + 1)
+    p = max(counted, logistic.sf(score, *bell(others)))
     return math.log((1 - p) / p)
 
 
 class TestScore:
     @pytest.mark.parametrize("ties", [False, True])
     def test_of_a_reference_image_is_the_log_odds_of_its_smallest_p_value(self, ties: bool) -> None:
-        """Against counting, image by image."""
+        """Against counting, image by image, and scipy's logistic distribution."""
         scores = {name: values.round(1) if ties else values for name, values in reference(300).items()}
         merged = Combination.fit(scores)(scores)
         wanted = [max(log_odds(values[i], values) for values in scores.values()) for i in range(300)]
-        np.testing.assert_allclose(merged, wanted, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(merged, wanted, rtol=1e-9, atol=1e-12)
+
+    def test_asks_as_much_of_a_reference_that_ends_early(self) -> None:
+        """Uniform scores have their last ranks at a z-score of 1.7, where a logistic distribution has 4 % left."""
+        merged = Combination.fit({"a": np.arange(1000.0)})
+        location, scale = bell(np.arange(1000.0))
+        found = 1 / (1 + np.exp(merged({"a": np.array([970.0, 990.0, 999.0])})))
+        np.testing.assert_allclose(found, logistic.sf([970, 990, 999], location, scale), rtol=1e-9)
+        assert found[-1] > 0.04
 
     def test_between_reference_images_is_interpolated(self) -> None:
         """Linearly in the score, as numpy does it."""
@@ -52,10 +66,11 @@ class TestScore:
     def test_beyond_all_reference_images_goes_on_as_the_outer_tenth(self) -> None:
         """Of 0..99 the last with p above 10 % is 89: the line from there to 99 goes on for ever; below all likewise."""
         merged = Combination.fit({"a": np.arange(100.0)})
-        top, inner = math.log(100 / 1), math.log((101 - 11) / 11)
+        location, scale = bell(np.arange(100.0))
+        top, inner = (99 - location) / scale, math.log((101 - 11) / 11)
         assert merged({"a": np.array([99.0, 99 + 1e6])}) == pytest.approx([top, top + 1e6 * (top - inner) / 10])
-        bottom, inner = math.log(1 / 100), math.log((101 - 90) / 90)
-        assert merged({"a": np.array([0.0, -1e6])}) == pytest.approx([bottom, bottom - 1e6 * (inner - bottom) / 10])
+        bottom, inner = math.log(1 / 100), (15 - location) / scale  # of 15, the first with p below 90 %
+        assert merged({"a": np.array([0.0, -1e6])}) == pytest.approx([bottom, bottom - 1e6 * (inner - bottom) / 15])
 
     def test_of_many_reference_images_keeps_p_values_to_a_few_percent(self) -> None:
         """A thousand knots stand for 50 000 images, and every image keeps its p-value within 2 % in the outer half."""
@@ -63,7 +78,7 @@ class TestScore:
         merged = Combination.fit({"line": scores})
         assert merged.tensors()[PREFIX + "line"].shape[1] <= MAX_KNOTS
         tested = np.sort(scores)[25_000:]
-        p = np.arange(25_000, 0, -1) / 50_001
+        p = np.maximum(np.arange(25_000, 0, -1) / 50_001, logistic.sf(tested, *bell(scores)))
         np.testing.assert_allclose(1 / (1 + np.exp(merged({"line": tested}))), p, rtol=0.02)
 
     def test_does_not_change_when_a_method_is_given_twice(self) -> None:
@@ -114,7 +129,7 @@ class TestMonotony:
 
 
 class TestFit:
-    @pytest.mark.parametrize("scores", [[1.0, 1.0, 1.0], [1.0], [], [0.0, np.nan], [0.0, np.inf], [0.0, 5e-324, 1.0]])
+    @pytest.mark.parametrize("scores", [[1.0, 1.0, 1.0], [1.0], [], [0.0, np.nan], [0.0, np.inf], [0.0, 5e-324]])
     def test_refuses_scores_without_an_order(self, scores: list[float]) -> None:
         """The method is named."""
         with pytest.raises(DatasetError, match="'flat'"):

@@ -242,14 +242,20 @@ class TestCombination:
         return {"line": np.exp(a) - 20, "energy": 3 * b, "msp": (1 / (1 + np.exp(4 - c))).round(2)}
 
     @classmethod
-    def fitted(cls) -> Combination:
-        return Combination.fit(cls.draw(np.random.default_rng(5), 300))
+    def fitted(cls, familiar: bool = False) -> Combination:
+        """On images of the same distribution, or on familiar ones, whose energies end early."""
+        scores = cls.draw(np.random.default_rng(5), 300)
+        if familiar:
+            tenth = np.quantile(scores["energy"], 0.9)
+            scores["energy"] -= 0.9 * (scores["energy"] - tenth).clip(min=0)
+        return Combination.fit(scores)
 
+    @pytest.mark.parametrize("familiar", [False, True])
     @pytest.mark.parametrize("count", COUNTS)
     @pytest.mark.parametrize("alpha", [0.05, 0.2])
-    def test_rate_is_at_most_alpha(self, count: int, alpha: float) -> None:
+    def test_rate_is_at_most_alpha(self, count: int, alpha: float, familiar: bool) -> None:
         """One image judged by each calibration set, and not rejected less than l / (n + 1) either."""
-        random, merge, rejected = np.random.default_rng(count), self.fitted(), 0
+        random, merge, rejected = np.random.default_rng(count), self.fitted(familiar), 0
         for _ in range(10):
             scores = self.draw(random, self.SETS // 10, count + 1)
             merged = merge({name: values.ravel() for name, values in scores.items()}).reshape(-1, count + 1)
@@ -265,10 +271,11 @@ class TestCombination:
             rejected += any(values[-1] > conformal.threshold(values[:-1], ALPHA) for values in scores.values())
         assert rejected > most(2000, ALPHA)
 
+    @pytest.mark.parametrize("familiar", [False, True])
     @pytest.mark.parametrize("shift", [(4, 0, 0), (0, 4, 0), (0, 0, 4)])
-    def test_finds_what_one_method_alone_sees(self, shift: tuple[float, ...]) -> None:
+    def test_finds_what_one_method_alone_sees(self, shift: tuple[float, ...], familiar: bool) -> None:
         """Nothing is promised of OOD images, but the blind methods do not drown the one that sees."""
-        merge, random = self.fitted(), np.random.default_rng(0)
+        merge, random = self.fitted(familiar), np.random.default_rng(0)
         inside, outside = self.draw(random, 20_000), self.draw(random, 20_000, shift=shift)
         share = {name: (outside[name] > np.quantile(inside[name], 0.95)).mean() for name in self.METHODS}
         seeing, *blind = sorted(share.values(), reverse=True)
