@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from calibration.folds import FOLDS, parts_of
+from calibration.folds import parts_of
 from calibration.learnt import Learnt
 from calibration.masks import build_masks
 from calibration.statistics import FeatureStatistics
@@ -42,7 +42,7 @@ def reference_scores(head: Head, learnt: Learnt, sample: Sample, names: Sequence
         raise DatasetError("a merge of scores needs at least two images for the masks, found 1")
     parts = parts_of(labels)
     found: dict[str, list[FloatArray]] = {name: [] for name in names}
-    for part in range(min(FOLDS, len(labels))):
+    for part in parts.unique().tolist():
         taught = _taught(head, learnt, Sample(features[parts != part], labels[parts != part]), names)
         for rows in features[parts == part].to(head.weight.device).split(ROWS):
             for name, scores in taught.score(rows, names)[1].items():

@@ -27,7 +27,7 @@ def learnt_of(count: int, seed: int) -> tuple[Head, Learnt, Sample]:
     sample = Sample(torch.rand(count, D, generator=random), torch.arange(count) % K)
     statistics = FeatureStatistics(K, D)
     statistics.update(sample.features, sample.labels)
-    method = choose_method(statistics, LineSettings(p_a=30, p_w=30, clip=0.8))
+    method = choose_method(statistics, LineSettings(p_a=30, p_w=30, clip=0.8, clip_quantile=None))
     masks = build_masks(statistics, head.weight, method)
     return head, Learnt(method, masks, LineDetector(head, masks, method.clip)), sample
 
@@ -45,7 +45,6 @@ def test_each_image_is_scored_by_what_the_other_parts_teach(count: int) -> None:
         line.append(reference.ood_score(h, weight, bias, 0.8, reference.masks(taught, weight, 30, 30)))
     energy = [-np.logaddexp.reduce(reference.linear(h, weight, bias)) for h in features]
     found = reference_scores(head, learnt, sample, ["line", "energy"])
-    np.testing.assert_allclose(np.sort(found["line"]), np.sort(line), rtol=1e-4, atol=1e-5)
     order = np.argsort([parts[i] for i in range(count)], kind="stable")
     np.testing.assert_allclose(found["energy"], np.array(energy)[order], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found["line"], np.array(line)[order], rtol=1e-4, atol=1e-5)
