@@ -4,7 +4,7 @@
 
 DATA holds imagenet_sample (1000 images, one a class), imagenette_val, ood/textures and ood/streetview_chars. The images
 of imagenet_sample are cut into halves: one for masks, settings and the choice of the primary, one for the thresholds.
-The second half, and imagenette_val, which neither has seen, are the ID images that the OOD folders are measured against.
+The second half, and imagenette_val, which neither has seen, are the ID images that the OOD folders are compared with.
 """
 
 from __future__ import annotations
