@@ -94,7 +94,8 @@ def test_another_primary_decides(job: Job, classifier: Classifier, primary: str)
     assert artifact.calibration_scores is artifact.scores[primary]
     for point in artifact.metadata.operating_points:
         assert point.threshold == conformal.threshold(artifact.scores[primary], point.alpha)
-    for score in Scorer(classifier, artifact).score(pixels_of(job.holdout_images, classifier), every=True):
+    scorer = Scorer(classifier, artifact)
+    for score in scorer.score(pixels_of(job.holdout_images, classifier), every=True):
         assert (score.ood_score, score.p_value) == score.methods[primary]
         assert scorer.decide(score, artifact.operating_points["default"]).reject is (score.p_value <= 0.1)
 
