@@ -22,7 +22,13 @@ from scoring.scorer import Scorer
 from service.app import create_app
 from service.server import listen, url_of
 from service.settings import Settings
+from service.sources import Loaded, Source, name_of
 from tests.artifacts import calibrate_tiny
+
+
+def only(scorer: Scorer, artifact: Path = Path("nowhere")) -> Loaded:
+    """A scorer as the only model, which can be loaded anew where its file is named."""
+    return Loaded(Source(name_of(scorer), artifact), scorer)
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ def start() -> Iterator[Callable[..., LiveApp]]:
     with ExitStack() as stack:
 
         def start_app(scorer: Scorer, **settings: object) -> LiveApp:
-            return stack.enter_context(live(create_app(scorer, Settings(**settings))))
+            return stack.enter_context(live(create_app([only(scorer)], Settings(**settings))))
 
         yield start_app
 
