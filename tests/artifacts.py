@@ -34,14 +34,16 @@ def write_images(folder: Path, class_count: int, images_a_class: int, seed: int 
     return folder
 
 
-def calibrate_tiny(folder: Path, settings: LineSettings = PLAIN, alphas: Mapping[str, float] = ALPHAS) -> Path:
+def calibrate_tiny(
+    folder: Path, settings: LineSettings = PLAIN, alphas: Mapping[str, float] = ALPHAS, spec: str = TINY_SPEC
+) -> Path:
     """Calibrate the tiny network on images below `folder` and write the artifact there."""
-    parts = load_spec(TINY_SPEC)
+    parts = load_spec(spec)
     classifier = load_classifier(parts, torch.device("cpu"))
     class_count = len(classifier.head.bias)
     images = LabelledImages.read(write_images(folder / "images", class_count, IMAGES_A_CLASS), None, class_count)
     masks, holdout = images.split(0.5)
-    job = Job(TINY_SPEC, masks, holdout, settings, dict(alphas), "tests", parts.class_names)
+    job = Job(spec, masks, holdout, settings, dict(alphas), "tests", parts.class_names)
     path = folder / "tiny.safetensors"
     calibrate(job, classifier).artifact.save(path)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from calibration.settings import LineSettings
 from scoring.scorer import Scorer
 from service.app import create_app
 from service.server import listen, url_of
@@ -58,6 +60,19 @@ def live(app: FastAPI) -> Iterator[LiveApp]:
 @pytest.fixture(scope="session")
 def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return calibrate_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def other_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with other masks, other scores and another operating point."""
+    folder = tmp_path_factory.mktemp("other")
+    return calibrate_tiny(folder, LineSettings(p_a=60, p_w=60, clip_quantile=0.5), {"default": 0.3, "lenient": 0.4})
+
+
+@pytest.fixture
+def place(tiny_artifact: Path, tmp_path: Path) -> Path:
+    """A file that holds the tiny artifact, and may be replaced."""
+    return Path(shutil.copy(tiny_artifact, tmp_path / "served.safetensors"))
 
 
 @pytest.fixture

@@ -17,27 +17,19 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from calibration.settings import LineSettings
 from scoring.errors import ArtifactError
 from scoring.scorer import Scorer
 from service.app import create_app
 from service.settings import Settings
 from service.shadow import MAX_IMAGES
+from service.shadow_metrics import DIFFERENCES
 from service.sources import Loaded, Source, load_all
-from tests.artifacts import calibrate_tiny
 from tests.service.conftest import LiveApp, encode, live, only
 from tests.service.test_pressure import busy, sample, until
 from tests.service.test_routes import check_problem
 from tests.service.versions import CPU, DAMAGES, Keys, ask, id_of, load, put, relabelled, score_of, states
 
 Serve = Callable[..., LiveApp]
-
-
-@pytest.fixture(scope="session")
-def other_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same network with other masks, other scores and another operating point."""
-    folder = tmp_path_factory.mktemp("other")
-    return calibrate_tiny(folder, LineSettings(p_a=60, p_w=60), {"default": 0.3, "lenient": 0.4})
 
 
 @pytest.fixture
@@ -51,13 +43,6 @@ def serve() -> Iterator[Serve]:
             return stack.enter_context(live(app))
 
         yield start
-
-
-@pytest.fixture
-def place(tiny_artifact: Path, tmp_path: Path) -> Path:
-    """A file that holds the tiny artifact, and may be replaced."""
-    put(tiny_artifact, tmp_path / "served.safetensors")
-    return tmp_path / "served.safetensors"
 
 
 def labels_of(url: str, name: str) -> list[dict[str, str]]:
@@ -285,7 +270,10 @@ def test_a_shadow_counts_what_both_say(serve, tiny_artifact, other_artifact):
     assert sample(app.url, "line_ood_shadow_images_total", outcome="scored") == len(seeds)
     assert sample(app.url, "line_ood_shadow_score_difference_count") == len(seeds)
     differences = [standing(scorers[1], scores[1][seed]) - standing(scorers[0], scores[0][seed]) for seed in seeds]
-    assert sample(app.url, "line_ood_shadow_score_difference_sum") == pytest.approx(sum(differences), abs=1e-2)
+    for bound in DIFFERENCES:
+        counted = sample(app.url, "line_ood_shadow_score_difference_bucket", le=str(float(bound)))
+        assert sum(each <= bound - 1e-3 for each in differences) <= counted  # scores differ by rounding
+        assert sum(each <= bound + 1e-3 for each in differences) >= counted
     # What answers is counted as if there were no shadow.
     assert sample(app.url, "line_ood_images_total", operating_point="default") == len(seeds)
     assert sample(app.url, "line_ood_images_total", operating_point="default", decision="reject") == sum(

@@ -13,13 +13,14 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from scoring.embedded import ARTIFACT
+from tests.artifacts import calibrate_tiny
+from tests.factories.ballast import BALLAST_MB
 from tests.processes import RunningServer, running_server
 from tests.service.conftest import encode
-from tests.service.test_models import other_artifact  # noqa: F401 - a fixture
 from tests.service.test_pressure import sample, until
 from tests.service.versions import ask, id_of, put, relabelled, score_of, states
 
+ROOT = Path(__file__).parents[2]
 CLIENTS = 8
 SEEDS = range(6)
 SWITCHES = 6
@@ -75,14 +76,7 @@ def changes(ids: list[str]) -> int:
     return sum(before != after for before, after in itertools.pairwise(ids))
 
 
-@pytest.fixture
-def place(tiny_artifact: Path, tmp_path: Path) -> Path:
-    """A file that holds the tiny artifact, and may be replaced."""
-    put(tiny_artifact, tmp_path / "served.safetensors")
-    return tmp_path / "served.safetensors"
-
-
-def test_switches_under_load(tiny_artifact, other_artifact, place):  # noqa: F811 - the fixture
+def test_switches_under_load(tiny_artifact, other_artifact, place):
     """No request fails; every answer is whole of one version, which it names; each client sees each switch once.
 
     Of two models one is switched, the other is never disturbed.
@@ -117,7 +111,7 @@ def test_switches_under_load(tiny_artifact, other_artifact, place):  # noqa: F81
         assert changes([each.artifact_id for each in heard]) == (0 if number % 4 == 0 else SWITCHES)
 
 
-def test_a_bad_file_and_a_hangup(other_artifact, place):  # noqa: F811 - the fixture
+def test_a_bad_file_and_a_hangup(other_artifact, place):
     """SIGHUP with a file that is torn: the log says why, the old version goes on; a good one is then taken."""
     with running_server("--artifact", str(place)) as server:
         before = states(server.url)["tiny"]["artifact_id"]
@@ -132,18 +126,19 @@ def test_a_bad_file_and_a_hangup(other_artifact, place):  # noqa: F811 - the fix
 
 
 def test_ten_loads_leave_no_memory_behind(tmp_path):
-    """A real network, loaded ten times over: what is resident grows by less than half of one version's 60 MB."""
+    """After ten loads less is resident than two of the ten versions would take."""
+    artifact = calibrate_tiny(tmp_path, spec=f"{ROOT / 'tests/factories/ballast.py'}:ballast")
+    twin = relabelled(artifact, tmp_path / "twin.safetensors")
     place = tmp_path / "served.safetensors"
-    put(ARTIFACT, place)
-    twin = relabelled(ARTIFACT, tmp_path / "twin.safetensors")
-    with running_server("--artifact", f"demo={place}", "--max-batch", "1") as server:
+    put(artifact, place)
+    with running_server("--artifact", f"heavy={place}", env={"PYTHONPATH": str(ROOT)}) as server:
         resident = []
-        for artifact in itertools.islice(itertools.cycle([twin, ARTIFACT]), 13):
-            reload(server, "demo", artifact, place)
+        for each in itertools.islice(itertools.cycle([twin, artifact]), 13):
+            reload(server, "heavy", each, place)
             assert ask(server.url).status_code == 200
-            time.sleep(0.5)  # for the old version to go
+            time.sleep(0.3)  # for the old version to go
             resident.append(resident_mb(server.process.pid))
-        assert min(resident[-3:]) - min(resident[:3]) < 30, resident
+        assert min(resident[-3:]) - min(resident[:3]) < 2 * BALLAST_MB, resident
         assert server.terminate() == 0
 
 
@@ -163,12 +158,12 @@ def slow():
 """
 
 
-def test_the_server_ends_though_it_is_loading(other_artifact, place, tmp_path):  # noqa: F811 - the fixture
+def test_the_server_ends_though_it_is_loading(other_artifact, place, tmp_path):
     """SIGTERM while a network takes a minute to be built: the process ends as if it were not, with 0."""
     flag = tmp_path / "slow"
     factory = tmp_path / "factory.py"
     factory.write_text(SLOW_FACTORY.format(flag=str(flag)))
-    env = {"PYTHONPATH": str(Path(__file__).parents[2])}
+    env = {"PYTHONPATH": str(ROOT)}
     with running_server("--artifact", f"a={place}", "--model", f"a={factory}:slow", env=env) as server:
         flag.touch()
         put(other_artifact, place)
