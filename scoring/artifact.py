@@ -8,6 +8,7 @@ Written atomically; on loading every field is checked, and an error names field,
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import tempfile
 from dataclasses import dataclass, field
@@ -16,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from scoring.combination import PREFIX as COMBINATION
@@ -102,7 +103,8 @@ class Artifact:
         Raises:
             ArtifactError: the first field that is not as it has to be.
         """
-        tensors, metadata_json = _read(path)
+        content = _read(path)
+        tensors, metadata_json = _parse(content, path)
         metadata = parse_metadata(metadata_json)
         quantised = _take_network(tensors, metadata)
         learnt = _take_learnt(tensors, metadata)
@@ -121,7 +123,7 @@ class Artifact:
             probes={name: tensors[PROBE_SCORES + name].numpy() for name in names_of(metadata)},
             learnt=learnt,
             quantised=quantised,
-            artifact_id=_identify(path.read_bytes()),
+            artifact_id=_identify(content),
         )
         _check_values(artifact)
         _check_activation_mask(artifact)
@@ -173,23 +175,38 @@ class Artifact:
                 raise DigestMismatchError(f"digests.{name}", wanted, f"{digest} in the loaded classifier")
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], str]:
+def identify(path: Path) -> str:
+    """The `artifact_id` of a file, without looking at what is in it.
+
+    Raises:
+        ArtifactError: it cannot be read.
+    """
+    return _identify(_read(path))
+
+
+def _read(path: Path) -> bytes:
+    """All of the file, read once: who replaces it meanwhile, or writes into it, changes nothing of what was read."""
     try:
         size = path.stat().st_size
         if size > MAX_BYTES:
             raise ArtifactError("file", f"at most {MAX_BYTES} bytes", f"{size} bytes in {path}")
-        with safe_open(path, framework="pt") as file:
-            # Copies: the file may be replaced while it is being served.
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-            for name, mask in stored.items():
-                is_binary = mask.dtype != torch.bool or not mask.numel() or int(mask.view(torch.uint8).max()) <= 1
-                _require(name, "bytes of 0 and 1", is_binary, "others")
-            tensors = {name: tensor.clone() for name, tensor in stored.items()}
-            metadata = (file.metadata() or {}).get(METADATA_KEY)
+        return path.read_bytes()
     except OSError as error:
         raise ArtifactError("file", "a readable file", f"{path}: {error.strerror or error}") from error
+
+
+def _parse(content: bytes, path: Path) -> tuple[dict[str, Tensor], str]:
+    try:
+        tensors = load(content)
     except SafetensorError as error:
         raise ArtifactError("file", "safetensors", f"{path}: {error}") from error
+    except KeyError as error:
+        raise ArtifactError("tensors", "types that torch has", f"{path}: {error}") from error
+    for name, mask in tensors.items():
+        is_binary = mask.dtype != torch.bool or not mask.numel() or int(mask.view(torch.uint8).max()) <= 1
+        _require(name, "bytes of 0 and 1", is_binary, "others")
+    length = int.from_bytes(content[:8], "little")  # of the header, which has been checked by now
+    metadata = (json.loads(content[8 : 8 + length]).get("__metadata__") or {}).get(METADATA_KEY)
     if metadata is None:
         raise ArtifactError(f"metadata.{METADATA_KEY}", "JSON", "nothing")
     return tensors, metadata

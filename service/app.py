@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 
@@ -11,10 +11,11 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from scoring.errors import LineOodError
-from scoring.scorer import Scorer
 from service.context import RequestContext
 from service.metrics import Metrics
-from service.pipeline import Pipeline, State
+from service.model_routes import router as model_router
+from service.models import Models
+from service.pipeline import State
 from service.problems import (
     AllImagesFailedError,
     Kind,
@@ -26,22 +27,17 @@ from service.problems import (
 )
 from service.routes import direct, router
 from service.settings import Settings
+from service.sources import Loaded
 
 
-def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
-    """Build the app around a scorer; its lifespan starts and stops the threads."""
-    model_name = scorer.artifact.metadata.classifier.spec.rpartition(":")[2]
-    metrics = Metrics(
-        scorer.artifact,
-        model=model_name,
-        queue_capacity=settings.queue_capacity,
-        max_batch=settings.max_batch,
-    )
-    pipeline = Pipeline(scorer, settings, metrics)
+def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
+    """Build the app around models, the default first; its lifespan starts and stops the threads."""
+    metrics = Metrics(max_batch=settings.max_batch)
+    models = Models(loaded, settings, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with pipeline.running():
+        async with models.running():
             yield
 
     app = FastAPI(
@@ -52,17 +48,18 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would name whatever host the client claims
     )
     app.state.settings, app.state.metrics = settings, metrics
-    app.state.pipeline, app.state.model_name = pipeline, model_name
+    app.state.models = models
     app.include_router(direct)
     app.include_router(router)
+    app.include_router(model_router)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)
     app.add_middleware(
         RequestContext,
         metrics=metrics,
-        artifact_id=scorer.artifact.artifact_id,
-        is_draining=lambda: pipeline.state is State.DRAINING,
+        artifact_id=lambda: models.default.artifact_id,
+        is_draining=lambda: models.state is State.DRAINING,
     )
     return app
 

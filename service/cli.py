@@ -6,8 +6,8 @@ import inspect
 import operator
 import signal
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 from pydantic import ValidationError
@@ -16,7 +16,7 @@ from scoring.errors import LineOodError
 from service.settings import ENV_PREFIX, Settings
 
 if TYPE_CHECKING:
-    from scoring.scorer import Scorer
+    from service.sources import Loaded, Source
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -29,44 +29,34 @@ def serve(**flags: Any) -> None:
     from service.logs import configure
     from service.server import listen, url_of
     from service.server import serve as run
+    from service.sources import read_sources
 
     # Until the server drains, a signal ends the process cleanly; as PID 1 it would have no effect otherwise.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})  # it would end the process; the server takes it later
     settings = _read_settings(flags)
+    sources = read_sources(settings)
     configure(settings.log_level)
     listener = listen(settings.host, settings.port)
-    scorer = _load_scorer(settings)
-    application = create_app(scorer, settings)
+    application = create_app(_load(sources), settings)  # nobody else keeps what was loaded: it may be replaced
     url = url_of(listener)
-    typer.echo(f"{application.state.model_name} on {url} (API: {url}/docs); try:")
+    typer.echo(f"{', '.join(application.state.models)} on {url} (API: {url}/docs); try:")
     typer.echo(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {url}/v1/predict")
     run(application, settings, listener)
 
 
-def _load_scorer(settings: Settings) -> Scorer:
-    from scoring.classifier import pick_device
-    from scoring.engines.engine import EngineChoice
-    from scoring.scorer import Scorer
+def _load(sources: Sequence[Source]) -> list[Loaded]:
+    from service.sources import load_all
 
-    engine = None if settings.engine is None else EngineChoice.parse(settings.engine)
-    scorer = Scorer.load(
-        settings.artifact,
-        pick_device(settings.device),
-        model=settings.model,
-        weights=settings.weights,
-        engine=engine,
-    )
-    if engine not in (None, scorer.artifact.metadata.engine):
-        typer.echo(
-            f"calibrated with {scorer.artifact.metadata.engine}, served with {engine}: "
-            f"scores of the probe images differ by up to {scorer.probe_deviations().max():.2g}",
-            err=True,
-        )
-    return scorer
+    loaded = load_all(sources)
+    for each in loaded:
+        if deviation := each.source.deviation(each.scorer):
+            typer.echo(deviation, err=True)
+    return loaded
 
 
 def _read_settings(flags: dict[str, Any]) -> Settings:
-    given = {name: value for name, value in flags.items() if value is not None}
+    given = {name: value for name, value in flags.items() if value not in (None, [])}
     try:
         return Settings(**given)
     except ValidationError as error:
@@ -88,16 +78,19 @@ def variable_of(name: str) -> str:
 
 def _default_of(name: str) -> str:
     default = Settings.model_fields[name].default
-    return "" if default is None or isinstance(default, Path) else f" [{default}]"
+    return "" if default is None or isinstance(default, list) else f" [{default}]"
 
 
 def _signature() -> inspect.Signature:
     parameters = []
     for name, setting in Settings.model_fields.items():
+        # typer would split a variable of several values at spaces, which paths have: `Settings` reads those.
+        is_several = get_origin(setting.annotation) is list
+        variable = f" [env var: {variable_of(name)}, with commas between several]" if is_several else ""
         option = typer.Option(
             flag_of(name),
-            help=f"{setting.description}{_default_of(name)}",
-            envvar=variable_of(name),
+            help=f"{setting.description}{_default_of(name)}{variable}",
+            envvar=None if is_several else variable_of(name),
             show_default=False,
         )
         annotation: Any = operator.getitem(Annotated, (setting.annotation, option))  # types as values

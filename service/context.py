@@ -8,7 +8,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -32,11 +32,13 @@ class RequestContext:
     Args:
         app: what answers.
         metrics: told of every answer.
-        artifact_id: sent with every answer.
+        artifact_id: sent with every answer that no version of a model has put its own into, see `service.models.pick`.
         is_draining: whether connections are to be closed after their answer.
     """
 
-    def __init__(self, app: ASGIApp, *, metrics: Metrics, artifact_id: str, is_draining: Callable[[], bool]) -> None:
+    def __init__(
+        self, app: ASGIApp, *, metrics: Metrics, artifact_id: Callable[[], str], is_draining: Callable[[], bool]
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._artifact_id = artifact_id
@@ -56,7 +58,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._mark(MutableHeaders(scope=message), identity)
+                self._mark(MutableHeaders(scope=message), scope["state"])
             await send(message)
 
         try:
@@ -77,9 +79,9 @@ class RequestContext:
             self._tell(scope, status or 499, time.monotonic() - started)
             request_id.reset(token)
 
-    def _mark(self, headers: MutableHeaders, identity: str) -> None:
-        headers["X-Request-ID"] = identity
-        headers["X-Artifact-ID"] = self._artifact_id
+    def _mark(self, headers: MutableHeaders, state: Mapping[str, str]) -> None:
+        headers["X-Request-ID"] = state["request_id"]
+        headers["X-Artifact-ID"] = state.get("artifact_id") or self._artifact_id()
         if self._is_draining():
             headers["Connection"] = "close"  # the next request goes elsewhere, and none is cut off
 

@@ -8,7 +8,7 @@ import enum
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -18,14 +18,17 @@ from scoring.engines.buckets import buckets
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from scoring.types import Pixels
+from service.aside import aside
 from service.batcher import Answer, Batcher, Outcome, Read
 from service.bodies import Encoded
 from service.mailbox import Mailbox, Promise
-from service.metrics import Metrics
+from service.model_metrics import ModelMetrics
 from service.problems import DecodingError, NotReadyError, QueueFullError
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
+
+Listener = Callable[[Sequence[Encoded], Sequence[Outcome]], None]
 
 STUCK_TIMEOUTS = 10  # a forward pass that takes so many times a request's limit will not end
 
@@ -45,14 +48,18 @@ class Pipeline:
         scorer: classifier and artifact.
         settings: limits and sizes.
         metrics: told of everything.
+
+    Attributes:
+        listener: shown the images of each request with what became of them, once the answer is on its way.
     """
 
-    def __init__(self, scorer: Scorer, settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, scorer: Scorer, settings: Settings, metrics: ModelMetrics) -> None:
         self.scorer = scorer
+        self.metrics = metrics
+        self.listener: Listener | None = None
         self.state = State.STARTING
         self.admitted = 0
         self._settings = settings
-        self._metrics = metrics
         self._batch_seconds = 0.0  # of a recent forward pass
         engine = scorer.classifier.engine
         self._max_batch = min(settings.max_batch, engine.useful_batch)
@@ -67,7 +74,6 @@ class Pipeline:
             lanes=engine.lanes,
             pin_memory=scorer.classifier.device.type == "cuda",
         )
-        metrics.watch(queue_depth=lambda: self._batcher.depth, admitted=lambda: self.admitted)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -77,22 +83,26 @@ class Pipeline:
         try:
             await self._warm_up()
             self.state = State.READY
-            self._metrics.set_ready(True)
+            self.metrics.begin()
             yield
         finally:
             self.drain()
-            await asyncio.to_thread(self._batcher.stop, timeout_s=1)
+            await aside(partial(self._batcher.stop, timeout_s=1))
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
 
     def drain(self) -> None:
         """Take no more work; what has been admitted is finished."""
         self.state = State.DRAINING
-        self._metrics.set_ready(False)
 
     def abandon(self) -> None:
         """Answer whoever still waits with 503: the time to drain is over."""
         self._batcher.abandon()
+
+    @property
+    def depth(self) -> int:
+        """Images that wait for the device."""
+        return self._batcher.depth
 
     @property
     def is_alive(self) -> bool:
@@ -143,6 +153,8 @@ class Pipeline:
             raise
         seconds = [each.inference_s for each in outcomes if isinstance(each, Answer)]
         self._batch_seconds = max(seconds, default=self._batch_seconds)
+        if self.listener is not None:
+            asyncio.get_running_loop().call_soon(self.listener, images, outcomes)
         return outcomes
 
     def _begin(self, image: Encoded, every: bool) -> Promise | LineOodError:
@@ -184,7 +196,7 @@ class Pipeline:
         noise = torch.randint(0, 256, (self._max_batch, 3, height, width), dtype=torch.uint8)
         sizes = buckets(self._max_batch)
         for size in sizes:
-            await asyncio.to_thread(self.scorer.score, noise[:size])
+            await aside(partial(self.scorer.score, noise[:size]))
         promises = [Promise(self._mailbox) for _ in noise]
         for image, promise in zip(noise, promises, strict=True):
             self._batcher.submit(partial(torch.clone, image), promise)

@@ -2,7 +2,7 @@
 
 bytes ─▶ body ─▶ [admission] ─▶ decode ─▶ [queue] ─▶ batch ─▶ answer
          400 413 415  429         415 422     504 499    500
-before all of it: 503 while starting or draining.
+before all of it: 503 while starting or draining, 404 for a model that is not served.
 
 The errors of single images come from `scoring.errors`; their statuses stand in the same table.
 """
@@ -34,6 +34,24 @@ class MalformedRequestError(ServiceError):
 
 class EmptyImageError(MalformedRequestError):
     """An image of zero bytes."""
+
+
+class UnknownModelError(ServiceError):
+    """No model of that name, or not in that version, is served."""
+
+
+class LoadUnderWayError(ServiceError):
+    """The model is being loaded already."""
+
+    retry_after_s = 5
+
+
+class LoadRefusedError(ServiceError):
+    """What the model's files hold now is not served; the version before goes on."""
+
+
+class LoadFailedError(ServiceError):
+    """The server could not load what the model's files hold now; the version before goes on."""
 
 
 class UnsupportedMediaTypeError(ServiceError):
@@ -103,6 +121,8 @@ class Kind:
 KINDS: dict[type[BaseException], Kind] = {
     MalformedRequestError: Kind(400, "malformed_request", "Malformed request"),
     EmptyImageError: Kind(400, "empty_image", "Empty image"),
+    UnknownModelError: Kind(404, "unknown_model", "Unknown model"),
+    LoadUnderWayError: Kind(409, "load_under_way", "Load under way"),
     TooLargeError: Kind(413, "too_large", "Request too large"),
     UnsupportedMediaTypeError: Kind(415, "unsupported_media_type", "Unsupported media type"),
     UnsupportedFormatError: Kind(415, "unsupported_format", "Unsupported image format"),
@@ -110,10 +130,12 @@ KINDS: dict[type[BaseException], Kind] = {
     TooManyPixelsError: Kind(422, "too_many_pixels", "Too many pixels"),
     ImageError: Kind(422, "bad_image", "Bad image"),
     AllImagesFailedError: Kind(422, "all_images_failed", "No image could be scored"),
+    LoadRefusedError: Kind(422, "load_refused", "Load refused"),
     QueueFullError: Kind(429, "queue_full", "Queue full"),
     ClientGoneError: Kind(499, "client_gone", "Client gone"),
     DecodingError: Kind(500, "decoding_failed", "Decoding failed"),
     InferenceError: Kind(500, "inference_failed", "Inference failed"),
+    LoadFailedError: Kind(500, "load_failed", "Load failed"),
     NotReadyError: Kind(503, "not_ready", "Not ready"),
     DeadlinePassedError: Kind(504, "deadline_passed", "Deadline passed"),
     Exception: Kind(500, "internal_error", "Internal error"),

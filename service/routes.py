@@ -1,4 +1,4 @@
-"""The endpoints: /v1/predict, health, metrics."""
+"""The endpoints: predictions, health, metrics."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 import orjson
@@ -22,7 +22,8 @@ from scoring.metadata import OperatingPoint
 from scoring.scorer import Scorer
 from service.batcher import Answer, Outcome
 from service.bodies import Encoded, read_images
-from service.metrics import Metrics
+from service.model_metrics import ModelMetrics
+from service.models import Models, Served, pick
 from service.pipeline import Pipeline
 from service.problems import (
     AllImagesFailedError,
@@ -73,7 +74,7 @@ class DirectRoute(APIRoute):
         """Read the query, and leave everything else to the endpoint."""
 
         async def handle(request: Request) -> Response:
-            response: Response = await self.endpoint(request, _read_query(request))
+            response: Response = await self.endpoint(request, _read_query(request), **request.path_params)
             return response
 
         return handle
@@ -97,9 +98,15 @@ _BODIES = {
     "application/json": {"schema": Instances.model_json_schema(ref_template="#/components/schemas/{model}")},
 }
 _PROBLEM = {"content": {"application/problem+json": {"schema": ProblemDetail.model_json_schema()}}}
-_PROBLEMS: dict[int | str, dict[str, Any]] = {
-    status: {"description": text, **_PROBLEM}
-    for status, text in {
+
+
+def problems(texts: Mapping[int | str, str]) -> dict[int | str, dict[str, Any]]:
+    """What the documentation says of statuses that are errors."""
+    return {status: {"description": text, **_PROBLEM} for status, text in texts.items()}
+
+
+PROBLEMS = problems(
+    {
         400: "The request is malformed, or an image is empty.",
         413: "Too many bytes or images.",
         415: "Not an accepted body or image format.",
@@ -108,29 +115,44 @@ _PROBLEMS: dict[int | str, dict[str, Any]] = {
         500: "The server failed.",
         503: "Not ready, or draining.",
         504: "The request's time was over.",
-    }.items()
-}
+    }
+)
 
 
 @direct.post(
     "/v1/predict",
     response_model=PredictResponse,
-    responses=_PROBLEMS,
+    responses=PROBLEMS,
     openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
 )
 async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> Response:
     """Predict the classes of one or more images, and say whether the classifier should be trusted on each."""
+    return await _predict(request, query, pick(request))
+
+
+@direct.post(
+    "/v1/models/{name}/predict",
+    response_model=PredictResponse,
+    responses=PROBLEMS | problems({404: "There is no model of that name."}),
+    openapi_extra={"requestBody": {"required": True, "content": _BODIES}},
+)
+async def predict_by(request: Request, query: Annotated[PredictQuery, Query()], name: str) -> Response:
+    """The same, by the model of this name."""
+    return await _predict(request, query, pick(request, name))
+
+
+async def _predict(request: Request, query: PredictQuery, served: Served) -> Response:
     started = time.monotonic()
-    pipeline: Pipeline = request.app.state.pipeline
+    pipeline = served.pipeline
     settings: Settings = request.app.state.settings
-    metrics: Metrics = request.app.state.metrics
+    metrics = pipeline.metrics
     pipeline.check_ready()
     point = _operating_point(pipeline.scorer, query.operating_point)
     deadline = started + _timeout_s(request, settings.timeout_s)
     with pipeline.admit(1):  # before the body is read: bodies are bounded like images
         images = await _read(request, settings, deadline)
         with pipeline.admit(len(images) - 1):
-            outcomes = await _score(request, deadline, images, every=query.methods == "all")
+            outcomes = await _score(request, pipeline, deadline, images, every=query.methods == "all")
     _tell_failures(outcomes)
     later = asyncio.get_running_loop().call_soon  # once the answer is on its way
     later(_count, metrics, outcomes)
@@ -139,7 +161,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     later(metrics.stages, timings)
     answer = PredictResponse(
         request_id=request.state.request_id,
-        model=ModelName(name=request.app.state.model_name, artifact_id=pipeline.scorer.artifact.artifact_id),
+        model=ModelName(name=served.name, artifact_id=served.artifact_id),
         results=[_result(outcome, pipeline.scorer, point, query) for outcome in outcomes],
         timings_ms=timings,
     )
@@ -150,15 +172,17 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
 @router.get("/livez", responses={503: {"model": Health}})
 async def livez(request: Request) -> Response:
     """200 while this process can score images; 503 once it has to be restarted."""
-    alive = request.app.state.pipeline.is_alive
+    models: Models = request.app.state.models
+    alive = models.is_alive
     return _health("alive") if alive else _health("dead", "the inference thread is gone or stuck", 503)
 
 
 @router.get("/readyz", responses={503: {"model": Health}})
 async def readyz(request: Request) -> Response:
-    """200 while requests are taken; 503 before the warm-up, while draining, and without an inference thread."""
+    """200 while every model takes requests; 503 before the warm-up, while draining, without an inference thread."""
+    models: Models = request.app.state.models
     try:
-        request.app.state.pipeline.check_ready()
+        models.check_ready()
     except NotReadyError as error:
         return _health("not ready", str(error), 503)
     return _health("ready")
@@ -234,12 +258,13 @@ async def _for_client(request: Request, deadline: float, work: Awaitable[T]) -> 
         gone.cancel()
 
 
-async def _score(request: Request, deadline: float, images: list[Encoded], *, every: bool) -> list[Outcome]:
-    pipeline: Pipeline = request.app.state.pipeline
+async def _score(
+    request: Request, pipeline: Pipeline, deadline: float, images: list[Encoded], *, every: bool
+) -> list[Outcome]:
     try:
         return await _for_client(request, deadline, pipeline.score(images, every=every))
     except (ClientGoneError, DeadlinePassedError) as error:
-        request.app.state.metrics.images_dropped(describe(error).kind, len(images))
+        pipeline.metrics.images_dropped(describe(error).kind, len(images))
         raise
 
 
@@ -249,7 +274,7 @@ def _tell_failures(outcomes: list[Outcome]) -> None:
             log.error("an image failed: %s", outcome, exc_info=outcome.__cause__)
 
 
-def _count(metrics: Metrics, outcomes: list[Outcome]) -> None:
+def _count(metrics: ModelMetrics, outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         if isinstance(outcome, Answer):
             metrics.image_scored(outcome.score.ood_score, outcome.score.predicted)

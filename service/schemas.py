@@ -103,6 +103,68 @@ class PredictResponse(TypedDict):
     timings_ms: Timings
 
 
+class ModelPoint(TypedDict):
+    """An operating point of a model."""
+
+    name: str
+    alpha: float
+    guarantee: str
+    threshold: Annotated[float | None, Field(description="None where every predicted class has its own.")]
+
+
+class ShadowDecision(TypedDict):
+    """How many images were decided so by the version that answered and so by the shadow."""
+
+    operating_point: str
+    served: str
+    shadow: str
+    images: int
+
+
+class ShadowState(TypedDict):
+    """A shadow, and what came of comparing it with the version that answers, since either was loaded."""
+
+    artifact_id: str
+    method: str
+    loaded_at: str
+    share: Annotated[float, Field(description="Of the answered images that it is offered.")]
+    waiting: int
+    scored: int
+    dropped: Annotated[int, Field(description="It was behind.")]
+    failed: int
+    class_disagreements: int
+    decisions: list[ShadowDecision]
+
+
+class ModelState(TypedDict):
+    """A model that is served."""
+
+    name: str
+    default: Annotated[bool, Field(description="/v1/predict asks this one.")]
+    state: Annotated[str, Field(description="starting, ready, draining, or dead: the process has to be restarted.")]
+    loading: Annotated[bool, Field(description="Its file is being loaded anew; this version answers meanwhile.")]
+    artifact_id: str
+    method: str
+    operating_points: Annotated[list[ModelPoint], Field(description="The first one is the default.")]
+    loaded_at: str
+    shadow: NotRequired[ShadowState]
+
+
+class ModelsResponse(TypedDict):
+    """All models, the default first."""
+
+    models: list[ModelState]
+
+
+class LoadResponse(TypedDict):
+    """How a load ended."""
+
+    name: str
+    outcome: Annotated[str, Field(description="switched, or unchanged: the file holds what is served already.")]
+    artifact_id: Annotated[str, Field(description="What answers from now on.")]
+    previous: Annotated[str, Field(description="What answered before.")]
+
+
 class Health(BaseModel):
     """The answer of the health checks."""
 

@@ -1,14 +1,16 @@
 """One process: uvicorn around the app, with an end that loses nothing.
 
 SIGTERM or SIGINT: readiness turns 503, new work is refused, connections are closed after their answer, what has been
-admitted is finished, the process exits with 0. A second signal ends it at once.
+admitted is finished, the process exits with 0. A second signal ends it at once. SIGHUP: every model is loaded anew.
 """
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
 import os
+import signal
 import socket
 import sys
 import time
@@ -18,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from scoring.errors import LineOodError
-from service.pipeline import Pipeline
+from service.models import Models
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -32,13 +34,13 @@ class Server(uvicorn.Server):
 
     Args:
         config: uvicorn's.
-        pipeline: drained on a signal.
+        models: drained on a signal.
         drain_s: time from the signal to the end, at most.
     """
 
-    def __init__(self, config: uvicorn.Config, pipeline: Pipeline, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, models: Models, drain_s: float) -> None:
         super().__init__(config)
-        self._pipeline = pipeline
+        self._models = models
         self._drain_s = drain_s
         self._signalled_at: float | None = None
         self._closed_at: float | None = None
@@ -49,8 +51,14 @@ class Server(uvicorn.Server):
             logging.shutdown()
             os._exit(1 if self.started else 0)  # a second signal; or nothing has been taken yet
         self._signalled_at = time.monotonic()
-        self._pipeline.drain()
-        log.info("draining", extra={"signal": sig, "admitted": self._pipeline.admitted})
+        self._models.drain()
+        log.info("draining", extra={"signal": sig, "admitted": self._models.admitted})
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take SIGHUP as soon as there is something to load anew; until then it waits, see `service.cli`."""
+        await super().startup(sockets)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._models.ask_to_reload)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: finish what was admitted, then stop listening, then linger, then end."""
@@ -58,8 +66,8 @@ class Server(uvicorn.Server):
             now = time.monotonic()
             is_over = now - self._signalled_at >= self._drain_s - RESERVE_S
             if is_over:
-                self._pipeline.abandon()
-            if self._closed_at is None and (is_over or self._pipeline.admitted == 0):
+                self._models.abandon()
+            if self._closed_at is None and (is_over or self._models.admitted == 0):
                 self._closed_at = now
                 for listener in self.servers:
                     listener.close()
@@ -69,6 +77,7 @@ class Server(uvicorn.Server):
 
 def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
     """Serve until a signal comes."""
+    models: Models = app.state.models
     gc.collect()
     gc.freeze()  # a full collection would walk all that torch has loaded, and hold up every request for 0.3 s
     config = uvicorn.Config(
@@ -82,11 +91,11 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         lifespan="on",
     )
     try:
-        Server(config, app.state.pipeline, settings.drain_s).run(sockets=[listener])
+        Server(config, models, settings.drain_s).run(sockets=[listener])
     except SystemExit as error:  # uvicorn's way to say that the app did not start; its log says why
         sys.exit(1 if error.code else 0)
-    if not app.state.pipeline.has_ended:
-        # A forward pass outlasted the drain. Python would tear the libraries down under its feet and abort.
+    if not models.has_ended:
+        # A forward pass outlasted the drain, or a load. Python would tear the libraries down under its feet and abort.
         logging.shutdown()
         os._exit(0)
 

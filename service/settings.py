@@ -6,11 +6,10 @@ The one owner of names, defaults and descriptions: flags and the README's table 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scoring.embedded import ARTIFACT
 from scoring.images import MAX_PIXELS
@@ -20,21 +19,43 @@ ENV_PREFIX = "LINE_OOD_"
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 
+def _split(value: object) -> object:
+    """A flag is given several times, a variable holds several values with commas between them: paths have spaces."""
+    values = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    if isinstance(values, list) and "" in values:
+        raise ValueError(f"an empty value in {value!r}")
+    return values
+
+
+Several = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+
+
 class Settings(BaseSettings):
     """Settings of one server process; read from the environment when made, never at import."""
 
     model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid")
 
-    artifact: Annotated[Path, Field(description="Artifact to serve; the embedded default otherwise.")] = ARTIFACT
+    artifact: Annotated[
+        Several,
+        Field(min_length=1, description="FILE or NAME=FILE to serve, several times for several models."),
+    ] = [str(ARTIFACT)]
     model: Annotated[
-        str | None,
-        Field(description="SPEC to load instead of the one in the artifact; the digest still rules."),
-    ] = None
-    weights: Annotated[Path | None, Field(description="File with the classifier's weights.")] = None
+        Several,
+        Field(description="SPEC to load instead of the one in the artifact; the digest still rules. Or NAME=SPEC."),
+    ] = []
+    weights: Annotated[Several, Field(description="File with the classifier's weights. Or NAME=FILE.")] = []
     engine: Annotated[
-        str | None,
-        Field(description="Engine to run instead of the calibrated one: NAME or NAME:PRECISION; scores may differ."),
-    ] = None
+        Several,
+        Field(
+            description="Engine to run instead of the calibrated one: ENGINE or ENGINE:PRECISION; scores may differ. "
+            "Or NAME=ENGINE."
+        ),
+    ] = []
+    shadow: Annotated[
+        Several,
+        Field(description="Artifact that scores a share of the images, too, and is only counted. Or NAME=FILE."),
+    ] = []
+    shadow_share: Annotated[float, Field(gt=0, le=1, description="Share of the images that a shadow scores.")] = 0.1
     device: Annotated[str, Field(description="auto, cpu or cuda.")] = "auto"
     host: Annotated[str, Field(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535, description="Port to listen on; 0 takes a free one.")] = 8080

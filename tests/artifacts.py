@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from scoring.spec import load_spec
 
 TINY_SPEC = f"{Path(__file__).parent / 'factories' / 'tiny.py'}:tiny"
 IMAGES_A_CLASS = 40
+PLAIN = LineSettings()
+ALPHAS = {"default": 0.1, "strict": 0.02}
 
 
 def write_images(folder: Path, class_count: int, images_a_class: int, seed: int = 0) -> Path:
@@ -31,11 +34,13 @@ def write_images(folder: Path, class_count: int, images_a_class: int, seed: int 
     return folder
 
 
-ALPHAS = {"default": 0.1, "strict": 0.02}
-
-
 def calibrate_tiny(
-    folder: Path, spec: str = TINY_SPEC, alphas: dict[str, float] = ALPHAS, *, per_class: bool = False
+    folder: Path,
+    settings: LineSettings = PLAIN,
+    alphas: Mapping[str, float] = ALPHAS,
+    spec: str = TINY_SPEC,
+    *,
+    per_class: bool = False,
 ) -> Path:
     """Calibrate the tiny network, or another of five classes, on images below `folder` and write the artifact there."""
     parts = load_spec(spec)
@@ -43,7 +48,7 @@ def calibrate_tiny(
     class_count = len(classifier.head.bias)
     images = LabelledImages.read(write_images(folder / "images", class_count, IMAGES_A_CLASS), None, class_count)
     masks, holdout = images.split(0.5)
-    job = Job(spec, masks, holdout, LineSettings(), alphas, "tests", parts.class_names, per_class=per_class)
+    job = Job(spec, masks, holdout, settings, dict(alphas), "tests", parts.class_names, per_class=per_class)
     path = folder / "tiny.safetensors"
     calibrate(job, classifier).artifact.save(path)
     return path

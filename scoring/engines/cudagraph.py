@@ -64,6 +64,7 @@ class CudaGraphEngine:
                 self._backbone(pixels)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        # Only this thread is held to what may be captured: a version that answers meanwhile allocates as it likes.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             features = self._backbone(pixels).float()
         return _Captured(graph, pixels, features)

@@ -18,6 +18,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from scoring.embedded import ARTIFACT
 from tests.processes import RunningServer, running_server
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +52,9 @@ class Prometheus:
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
     # One image a pass, so that a request of many images outlives a short deadline on any machine.
-    with running_server("--device", "cpu", "--max-batch", "1") as running:
+    # A shadow, so that there are the metrics of one.
+    flags = ["--device", "cpu", "--max-batch", "1", "--shadow", str(ARTIFACT), "--shadow-share", "1"]
+    with running_server(*flags) as running:
         yield running
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,11 +19,18 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
+from calibration.settings import LineSettings
 from scoring.scorer import Scorer
 from service.app import create_app
 from service.server import listen, url_of
 from service.settings import Settings
+from service.sources import Loaded, Source, name_of
 from tests.artifacts import calibrate_tiny
+
+
+def only(scorer: Scorer, artifact: Path = Path("nowhere")) -> Loaded:
+    """A scorer as the only model, which can be loaded anew where its file is named."""
+    return Loaded(Source(name_of(scorer), artifact), scorer)
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,19 @@ def tiny_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return calibrate_tiny(tmp_path_factory.mktemp("tiny"))
 
 
+@pytest.fixture(scope="session")
+def other_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with other masks, other scores and another operating point."""
+    folder = tmp_path_factory.mktemp("other")
+    return calibrate_tiny(folder, LineSettings(p_a=60, p_w=60, clip_quantile=0.5), {"default": 0.3, "lenient": 0.4})
+
+
+@pytest.fixture
+def place(tiny_artifact: Path, tmp_path: Path) -> Path:
+    """A file that holds the tiny artifact, and may be replaced."""
+    return Path(shutil.copy(tiny_artifact, tmp_path / "served.safetensors"))
+
+
 @pytest.fixture
 def scorer(tiny_artifact: Path) -> Scorer:
     return Scorer.load(tiny_artifact, torch.device("cpu"))
@@ -65,7 +86,7 @@ def start() -> Iterator[Callable[..., LiveApp]]:
     with ExitStack() as stack:
 
         def start_app(scorer: Scorer, **settings: object) -> LiveApp:
-            return stack.enter_context(live(create_app(scorer, Settings(**settings))))
+            return stack.enter_context(live(create_app([only(scorer)], Settings(**settings))))
 
         yield start_app
 

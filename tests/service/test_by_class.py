@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from scoring.scorer import Scorer
-from service.metrics import score_buckets
+from service.model_metrics import score_buckets
 from tests.artifacts import calibrate_tiny
 from tests.reference import group_of
 from tests.service.test_routes import post
@@ -23,7 +23,7 @@ NETWORK = f"{Path(__file__).parents[1] / 'calibration' / 'networks.py'}:fine"
 @pytest.fixture(scope="module")
 def by_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network whose predictions differ, with a class that stands alone from 19 images on."""
-    return calibrate_tiny(tmp_path_factory.mktemp("by_class"), NETWORK, ALPHAS, per_class=True)
+    return calibrate_tiny(tmp_path_factory.mktemp("by_class"), alphas=ALPHAS, spec=NETWORK, per_class=True)
 
 
 @pytest.fixture

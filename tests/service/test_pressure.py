@@ -21,7 +21,7 @@ from scoring.scorer import Scorer
 from service.app import create_app
 from service.pipeline import State
 from service.settings import Settings
-from tests.service.conftest import LiveApp, encode, live
+from tests.service.conftest import LiveApp, encode, live, only
 from tests.service.test_routes import check_problem
 
 JPEG = {"Content-Type": "image/jpeg"}
@@ -29,10 +29,13 @@ WAIT_S = 20
 
 
 def sample(url: str, name: str, **labels: str) -> float:
-    """The value of one metric; 0 where it has not been counted yet."""
+    """The value of one metric, over the labels that are not named; 0 where it has not been counted yet."""
     families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
     values = [
-        each.value for family in families for each in family.samples if each.name == name and each.labels == labels
+        each.value
+        for family in families
+        for each in family.samples
+        if each.name == name and labels.items() <= each.labels.items()
     ]
     return sum(values)
 
@@ -236,7 +239,7 @@ def test_draining_finishes_what_was_admitted(start, gated, pool):
     app = start(gated)
     answers = [busy(app, gated, pool), pool.submit(post, app.url)]
     until(lambda: sample(app.url, "line_ood_admitted_images") == 2)
-    app.app.state.pipeline.drain()
+    app.app.state.models.drain()
     ready = httpx.get(f"{app.url}/readyz")
     assert (ready.status_code, ready.headers["connection"]) == (503, "close")
     assert "draining" in ready.json()["detail"]
@@ -250,18 +253,18 @@ def test_draining_finishes_what_was_admitted(start, gated, pool):
 def test_not_ready_before_the_warm_up(gated):
     """The app takes no work until a batch of each size that engines prepare has been scored."""
     gated.gate.clear()
-    app = create_app(gated, Settings(max_batch=3))
+    app = create_app([only(gated)], Settings(max_batch=3))
     opened = threading.Thread(target=lambda: (time.sleep(0.2), gated.gate.set()))
-    assert app.state.pipeline.state is State.STARTING
+    assert app.state.models.state is State.STARTING
     opened.start()
     with live(app) as running:
         assert gated.gate.is_set()
         assert gated.batch_sizes[:3] == [1, 2, 3]
         assert sum(gated.batch_sizes[3:]) == 3  # those went through the queue
-        assert app.state.pipeline.state is State.READY
+        assert app.state.models.state is State.READY
         assert sample(running.url, "line_ood_ready") == 1
     opened.join()
-    assert not app.state.pipeline.is_alive
+    assert not app.state.models.is_alive
 
 
 def test_a_failed_warm_up_does_not_serve(tiny_artifact, caplog):
@@ -272,7 +275,7 @@ def test_a_failed_warm_up_does_not_serve(tiny_artifact, caplog):
             raise RuntimeError("no kernel image")
 
     plain = Scorer.load(tiny_artifact, torch.device("cpu"))
-    app = create_app(Broken(plain.classifier, plain.artifact), Settings())
+    app = create_app([only(Broken(plain.classifier, plain.artifact))], Settings())
 
     async def start_up() -> None:
         async with app.router.lifespan_context(app):
@@ -280,7 +283,7 @@ def test_a_failed_warm_up_does_not_serve(tiny_artifact, caplog):
 
     with pytest.raises(RuntimeError, match="no kernel image"):
         asyncio.run(start_up())
-    assert not app.state.pipeline.is_alive
+    assert not app.state.models.is_alive
 
 
 def test_counts_add_up(start, scorer):

@@ -25,6 +25,7 @@ from tests.service.test_routes import png_header
 
 CLIENTS = 64
 JPEG = {"Content-Type": "image/jpeg"}
+DEMO = "('model', 'efficientnet_lite0')"
 BROKEN: list[tuple[str, Callable[[bytes], bytes], int]] = [
     ("truncated", lambda data: data[: len(data) // 2], 422),
     ("not an image", lambda _: b"<html>not an image</html>", 415),
@@ -96,15 +97,15 @@ def test_64_clients_with_broken_images_among_1000():
     }
     assert requests == statuses
     decisions = [
-        counted[f"line_ood_images_total[('decision', '{decision}'), ('operating_point', 'default')]"]
+        counted[f"line_ood_images_total[('decision', '{decision}'), {DEMO}, ('operating_point', 'default')]"]
         for decision in ("accept", "reject")
     ]
     rejects = sum(answer.json()["results"][0]["ood"]["reject"] for answer in answers if answer.status_code == 200)
     assert decisions == [980 - rejects, rejects]
-    assert counted["line_ood_ood_score_count[]"] == 980
+    assert counted[f"line_ood_ood_score_count[{DEMO}]"] == 980
     errors = [value for name, value in counted.items() if name.startswith("line_ood_image_errors_total")]
     assert sum(errors) == 20
-    assert counted["line_ood_admitted_images[]"] == counted["line_ood_queue_depth[]"] == 0
+    assert counted[f"line_ood_admitted_images[{DEMO}]"] == counted[f"line_ood_queue_depth[{DEMO}]"] == 0
 
 
 class Hammer:
