@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
@@ -14,6 +14,11 @@ from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from service.context import RequestContext
 from service.metrics import Metrics
+from service.monitoring.collector import MonitorCollector
+from service.monitoring.keeper import Keeper
+from service.monitoring.limits import Limits
+from service.monitoring.monitor import Monitor
+from service.monitoring.routes import router as monitoring
 from service.pipeline import Pipeline, State
 from service.problems import (
     AllImagesFailedError,
@@ -38,10 +43,14 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
         max_batch=settings.max_batch,
     )
     pipeline = Pipeline(scorer, settings, metrics)
+    keeper = Keeper(settings.monitor_state) if settings.monitor_state else None
+    monitor = Monitor(Limits.of(settings), keeper.read() if keeper else None)
+    monitor.watch(model_name, scorer.artifact)
+    metrics.registry.register(MonitorCollector(monitor.report, lambda: keeper.saved_at if keeper else None))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with pipeline.running():
+        async with keeper.keeping(monitor) if keeper else nullcontext(), pipeline.running():
             yield
 
     app = FastAPI(
@@ -53,8 +62,10 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pipeline, app.state.model_name = pipeline, model_name
+    app.state.monitor = monitor
     app.include_router(direct)
     app.include_router(router)
+    app.include_router(monitoring)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)
