@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt
 
 from service.monitoring.evidence import LOG_ODDS_RATIOS, STAKE_EVERY
 from service.monitoring.time_window import STEPS
@@ -35,10 +35,10 @@ class StoredTime(_Part):
 
 
 class StoredStream(_Part):
-    """See `Stream`; cells are unsigned numbers of four bytes in the machine's order, the oldest image first."""
+    """See `Stream`; cells in base64: unsigned numbers of four bytes in the machine's order, the oldest image first."""
 
     images: NonNegativeInt
-    cells: Base64Bytes
+    cells: str
     time: StoredTime
     evidence: dict[str, StoredEvidence]
 

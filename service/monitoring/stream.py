@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from array import array
 from typing import Any
 
@@ -90,7 +91,7 @@ class Stream:
         Raises:
             ValueError: it is not of such a stream.
         """
-        cells, bins = array("I", stored.cells), self._baseline.bins.count
+        cells, bins = array("I", base64.b64decode(stored.cells, validate=True)), self._baseline.bins.count
         if set(stored.evidence) != set(self._evidence) or max(cells, default=0) >= self._baseline.cells:
             raise ValueError("other operating points or cells than the artifact's")
         if any(len(step) != bins for step in stored.time.steps):
