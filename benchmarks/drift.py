@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -155,12 +155,13 @@ def cost(images: int = 200_000) -> None:
         for index, answer in enumerate(answers):
             monitor.answered("lite0", artifact.artifact_id, f"camera{index % 16}", [answer])
         print(f"{name}, a request each: {1e6 * (time.perf_counter() - started) / images:.2f} us an image")
-    for what, call in {
+    calls: dict[str, Callable[[], object]] = {
         "report": monitor.report,
         "scrape": lambda: list(MonitorCollector(monitor.report, lambda: None).collect()),
         "snapshot": monitor.snapshot,
         "as JSON": lambda: as_json(monitor.snapshot()),
-    }.items():
+    }
+    for what, call in calls.items():
         call()
         started = time.perf_counter()
         for _ in range(20):
