@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
@@ -15,6 +15,11 @@ from service.context import RequestContext
 from service.metrics import Metrics
 from service.model_routes import router as model_router
 from service.models import Models
+from service.monitoring.collector import MonitorCollector
+from service.monitoring.keeper import Keeper
+from service.monitoring.limits import Limits
+from service.monitoring.monitor import Monitor
+from service.monitoring.routes import router as monitoring
 from service.pipeline import State
 from service.problems import (
     AllImagesFailedError,
@@ -33,11 +38,14 @@ from service.sources import Loaded
 def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
     """Build the app around models, the default first; its lifespan starts and stops the threads."""
     metrics = Metrics(max_batch=settings.max_batch)
+    keeper = Keeper(settings.monitor_state) if settings.monitor_state else None
+    monitor = Monitor(Limits.of(settings), keeper.read() if keeper else None)
     models = Models(loaded, settings, metrics)
+    metrics.registry.register(MonitorCollector(monitor.report, lambda: keeper.saved_at if keeper else None))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with models.running():
+        async with keeper.keeping(monitor) if keeper else nullcontext(), models.running():
             yield
 
     app = FastAPI(
@@ -48,10 +56,11 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would name whatever host the client claims
     )
     app.state.settings, app.state.metrics = settings, metrics
-    app.state.models = models
+    app.state.models, app.state.monitor = models, monitor
     app.include_router(direct)
     app.include_router(router)
     app.include_router(model_router)
+    app.include_router(monitoring)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)

@@ -156,6 +156,7 @@ async def _predict(request: Request, query: PredictQuery, served: Served) -> Res
     _tell_failures(outcomes)
     later = asyncio.get_running_loop().call_soon  # once the answer is on its way
     later(_count, metrics, outcomes)
+    later(_tell_monitor, request, pipeline.scorer, outcomes)
     _raise_if_all_failed(outcomes)
     timings = _timings(outcomes, time.monotonic() - started)
     later(metrics.stages, timings)
@@ -280,6 +281,11 @@ def _count(metrics: ModelMetrics, outcomes: list[Outcome]) -> None:
             metrics.image_scored(outcome.score.ood_score, outcome.score.predicted)
         else:
             metrics.image_failed(describe(outcome).kind)
+
+
+def _tell_monitor(request: Request, scorer: Scorer, outcomes: list[Outcome]) -> None:
+    state, stream = request.app.state, request.headers.get("x-stream-id")
+    state.monitor.answered(state.model_name, scorer.artifact.artifact_id, stream, outcomes)
 
 
 def _raise_if_all_failed(outcomes: list[Outcome]) -> None:

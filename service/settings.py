@@ -79,6 +79,25 @@ class Settings(BaseSettings):
         PositiveFloat,
         Field(ge=3, description="Time from SIGTERM to the end, at most; docker stop allows 10."),
     ] = 8
+    monitor_window_images: Annotated[
+        PositiveInt, Field(le=100_000, description="Images of a stream that are compared with the calibration.")
+    ] = 1000
+    monitor_window_s: Annotated[
+        PositiveFloat, Field(description="Seconds of a stream over which its reject rate is told, too.")
+    ] = 3600
+    monitor_streams: Annotated[
+        PositiveInt,
+        Field(le=256, description="Streams, by X-Stream-ID, that are told apart; further ones are `other`."),
+    ] = 16
+    monitor_false_alarm: Annotated[
+        float, Field(gt=0, lt=1, description="Probability that a stream without drift ever raises an alarm, at most.")
+    ] = 0.01
+    monitor_spacing_s: Annotated[
+        NonNegativeFloat, Field(description="Seconds between images of a stream that count as evidence of drift.")
+    ] = 0
+    monitor_state: Annotated[
+        Path | None, Field(description="File in which windows, evidence and alarms survive a restart.")
+    ] = None
     log_level: Annotated[LogLevel, Field(description="debug, info, warning or error.")] = "info"
 
     @model_validator(mode="after")

@@ -1,0 +1,40 @@
+"""Predicted classes in at most GROUPS groups of neighbours with about equal shares of the calibration's images.
+
+A thousand classes and a thousand images would make an index of noise alone. Neighbours, because class lists have an
+order: ImageNet's is that of WordNet, dogs beside dogs. A class with more than a group's share has one of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from scoring.artifact import Artifact
+from service.monitoring.psi import Counts
+
+GROUPS = 20
+
+
+class ClassGroups:
+    """The groups.
+
+    Args:
+        counts: images by class (class).
+
+    Attributes:
+        of: the group of each class.
+        expected: images by group (group).
+        count: how many groups there are.
+    """
+
+    def __init__(self, counts: Counts) -> None:
+        middles = (counts.cumsum() - counts / 2) / counts.sum()
+        _, groups = np.unique((middles * GROUPS).astype(np.int64), return_inverse=True)
+        self.of: list[int] = groups.tolist()
+        self.expected = np.bincount(groups, weights=counts).astype(np.int64)
+        self.count = len(self.expected)
+
+
+def expected_classes(artifact: Artifact) -> Counts:
+    """Images by class that the predicted classes are compared with: for now by label, those that made the masks."""
+    counts: Counts = artifact.counts.numpy()
+    return counts

@@ -1,0 +1,42 @@
+"""/v1/monitor: what metrics say of every stream, to read, and the way to reset one."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Query, Request, Response
+from starlette.exceptions import HTTPException
+
+from service.monitoring.monitor import Monitor
+from service.monitoring.report import MonitorReport
+from service.monitoring.streams import DEFAULT
+
+router = APIRouter()
+
+
+@router.get("/v1/monitor", response_model=MonitorReport)
+async def report(request: Request) -> Response:
+    """Windows, evidence of drift and shifts, by model and stream."""
+    monitor: Monitor = request.app.state.monitor
+    return Response(orjson.dumps(monitor.report()), media_type="application/json")
+
+
+@router.post("/v1/monitor/reset", status_code=204)
+async def reset(
+    request: Request,
+    stream: Annotated[str, Query(description="The stream to begin anew.")] = DEFAULT,
+    model: Annotated[str | None, Query(description="Of this model; of all otherwise.")] = None,
+) -> None:
+    """Forget a stream, its alarm and its place; needs the admin key."""
+    _check_admin(request)
+    monitor: Monitor = request.app.state.monitor
+    if not monitor.reset(model, stream):
+        raise HTTPException(404)
+
+
+def _check_admin(request: Request) -> None:
+    keys = getattr(request.app.state, "keys", None)
+    if keys is None:  # nobody can prove to be the operator: a restart without the state file resets, too
+        raise HTTPException(403)
+    keys.check_admin(request.headers)

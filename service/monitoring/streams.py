@@ -1,0 +1,74 @@
+"""The streams of one model, by the client's `X-Stream-ID`, bounded in number.
+
+Names come from clients, so there may be any number of them. The first `limits.streams` keep their places; the images
+of all further ones, and of ids that are not as they have to be, are counted together as `other`, where nothing is
+lost and nothing is mixed into a stream that was meant. The least recently used is not put out for a newcomer: whoever
+invents names could put out an alarm. A reset gives a place back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from service.monitoring.baseline import Baseline
+from service.monitoring.state import StoredStream
+from service.monitoring.stream import Stream
+
+DEFAULT, OTHER = "default", "other"
+_GOOD_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+class Streams:
+    """Made anew with each artifact.
+
+    Args:
+        baseline: what is expected of every stream.
+        now: of a clock that never goes back.
+    """
+
+    def __init__(self, baseline: Baseline, now: float) -> None:
+        self.baseline = baseline
+        self._streams = {DEFAULT: Stream(baseline, now)}
+
+    def find(self, identity: str, now: float) -> tuple[str, Stream]:
+        """The stream that the images of a client's stream are counted in, and its name."""
+        stream = self._streams.get(identity)
+        return (identity, stream) if stream is not None else self._admit(identity, now)
+
+    def reset(self, identity: str, now: float) -> bool:
+        """Forget a stream with its alarm; it begins anew with its next image. Whether there was one."""
+        found = self._streams.pop(identity, None) is not None
+        if identity == DEFAULT:  # always there, so that its series are
+            self._streams[DEFAULT] = Stream(self.baseline, now)
+        return found
+
+    def restore(self, stored: Mapping[str, StoredStream], now: float, downtime_s: float) -> list[str]:
+        """Go on from snapshots that are `downtime_s` old; returns the streams for which there is no place any more.
+
+        Raises:
+            ValueError: they are not of such streams.
+        """
+        dropped = []
+        for identity, each in stored.items():
+            name, stream = self.find(identity, now)
+            if name == identity:
+                stream.restore(each, now, downtime_s)
+            else:
+                dropped.append(identity)
+        return dropped
+
+    def __iter__(self) -> Iterator[tuple[str, Stream]]:
+        return iter(self._streams.items())
+
+    @property
+    def named(self) -> int:
+        """Places that are taken."""
+        return len(self._streams) - 1 - (OTHER in self._streams)  # the default is always there
+
+    def _admit(self, identity: str, now: float) -> tuple[str, Stream]:
+        is_good = _GOOD_ID.fullmatch(identity) is not None
+        name = identity if is_good and self.named < self.baseline.limits.streams else OTHER
+        if name not in self._streams:
+            self._streams[name] = Stream(self.baseline, now)
+        return name, self._streams[name]

@@ -1,0 +1,61 @@
+"""The law of the reject rate against scipy's own distributions and against simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import betabinom, binom, binomtest
+
+from scoring import conformal
+from scoring.metadata import OperatingPoint
+from service.monitoring.rates import RejectLaw
+
+CHANCE = 1e-3  # of a right program failing one of the simulations
+
+
+@pytest.mark.parametrize("count", [59, 200, 1000, 5000])
+@pytest.mark.parametrize("delta", [0.05, 0.005])
+def test_bound_is_clopper_and_pearsons(count: int, delta: float) -> None:
+    """For the l - 1 of n calibration scores that lie above the threshold."""
+    law = RejectLaw(conformal.rank(count, 0.05), count)
+    exact = binomtest(law.rank - 1, count, alternative="less").proportion_ci(1 - delta, method="exact")
+    assert law.bound(delta) == pytest.approx(exact.high, rel=1e-9)
+
+
+def test_bound_of_a_pac_threshold_is_within_alpha() -> None:
+    """What `pac` promises with the same delta; one rank more would not."""
+    point = OperatingPoint(name="a", alpha=0.05, guarantee="pac", delta=0.02, threshold=0.0)
+    law = RejectLaw.of(point, 1000)
+    assert law.bound(0.02) <= 0.05 < RejectLaw(law.rank + 1, 1000).bound(0.02)
+
+
+def test_expected_is_what_calibration_sets_realise_in_the_mean() -> None:
+    """The rank over n + 1, under either guarantee."""
+    point = OperatingPoint(name="a", alpha=0.05, guarantee="marginal", delta=0.05, threshold=0.0)
+    assert RejectLaw.of(point, 1000).expected == 50 / 1001
+    scores = np.sort(np.random.default_rng(0).random((4000, 199)), axis=1)
+    realised = 1 - scores[:, -RejectLaw.of(point, 199).rank]
+    assert realised.mean() == pytest.approx(RejectLaw.of(point, 199).expected, abs=4 * realised.std() / 4000**0.5)
+
+
+@pytest.mark.parametrize(("rank", "count"), [(1, 19), (5, 499), (25, 499), (50, 1000), (250, 5000), (900, 1000)])
+@pytest.mark.parametrize("images", [1, 7, 100, 1000, 20_000])
+def test_interval_is_that_of_the_beta_binomial_law(rank: int, count: int, images: int) -> None:
+    """Its quantiles, as scipy has them by adding up all counts."""
+    law = betabinom(images, rank, count + 1 - rank)
+    wanted = [float(law.ppf(tail)) / images for tail in (0.025, 0.975)]
+    assert RejectLaw(rank, count).interval(images) == pytest.approx(wanted, abs=1e-12)
+
+
+@pytest.mark.parametrize("images", [50, 1000])
+def test_windows_fall_into_their_interval(images: int) -> None:
+    """Of a calibration set and a window drawn together; an interval that forgets the calibration is too narrow."""
+    random, law, draws = np.random.default_rng(images), RejectLaw(25, 499), 20_000
+    rates = 1 - np.sort(random.random((draws, 499)), axis=1)[:, -25]
+    shares = random.binomial(images, rates) / images
+    low, high = law.interval(images)
+    missed = int(((shares < low) | (shares > high)).sum())
+    assert missed <= binom.ppf(1 - CHANCE, draws, 0.05)
+    if images == 1000:  # where both uncertainties weigh
+        naive = binom(images, law.expected).ppf([0.025, 0.975]) / images
+        assert ((shares < naive[0]) | (shares > naive[1])).sum() > binom.ppf(1 - CHANCE, draws, 0.05)
