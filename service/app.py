@@ -14,17 +14,11 @@ from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from service.context import RequestContext
 from service.metrics import Metrics
+from service.open_inference.routes import open_inference
 from service.pipeline import Pipeline, State
-from service.problems import (
-    AllImagesFailedError,
-    Kind,
-    MalformedRequestError,
-    Problem,
-    ServiceError,
-    describe,
-    respond,
-)
+from service.problems import Kind, MalformedRequestError, Problem, ServiceError, describe, respond
 from service.routes import direct, router
+from service.schemas import ImageErrorDetail
 from service.settings import Settings
 
 
@@ -55,6 +49,7 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     app.state.pipeline, app.state.model_name = pipeline, model_name
     app.include_router(direct)
     app.include_router(router)
+    app.include_router(open_inference)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)
@@ -68,11 +63,9 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
 
 
 async def _tell_error(request: Request, error: Exception) -> Response:
-    errors: list[dict[str, object]] | None = None
-    if isinstance(error, AllImagesFailedError):
-        errors = [{"status": p.kind.status, "code": p.kind.code, "detail": p.detail} for p in error.problems]
-    retry_after_s = error.retry_after_s if isinstance(error, ServiceError) else None
-    return _respond(request, describe(error), retry_after_s=retry_after_s, errors=errors)
+    if not isinstance(error, ServiceError):
+        return _respond(request, describe(error))
+    return _respond(request, describe(error), retry_after_s=error.retry_after_s, errors=error.errors)
 
 
 async def _tell_http_error(request: Request, error: Exception) -> Response:
@@ -95,7 +88,7 @@ def _respond(
     problem: Problem,
     *,
     retry_after_s: int | None = None,
-    errors: list[dict[str, object]] | None = None,
+    errors: list[ImageErrorDetail] | None = None,
 ) -> Response:
     metrics: Metrics = request.app.state.metrics
     metrics.request_refused(problem.kind)
