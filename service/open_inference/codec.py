@@ -25,6 +25,7 @@ from service.open_inference.schemas import (
     InferResponse,
     InputParameters,
     OutputParameters,
+    Parameters,
     RequestParameters,
     ResponseOutput,
 )
@@ -32,6 +33,11 @@ from service.open_inference.tensors import DataType, to_bytes, to_json
 from service.problems import MalformedRequestError, TooLargeError
 
 MAX_MARKS = 10_000  # commas and opening brackets, of which a request with a thousand images has some two thousand
+PARAMETERS: dict[str, type[Parameters]] = {  # by the member of the request that they are of
+    "inputs": InputParameters,
+    "outputs": OutputParameters,
+    "parameters": RequestParameters,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +145,11 @@ def _parse(head: bytes) -> InferRequest:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])[:NAME_LENGTH] or "the JSON object"
         if first["type"] == "extra_forbidden":
-            raise MalformedRequestError(f"{where}: no such parameter here, wanted {_known(first['loc'][0])}") from error
+            known = " or ".join(PARAMETERS[str(first["loc"][0])].model_fields)
+            raise MalformedRequestError(f"{where}: no such parameter here, wanted {known}") from error
         if first["type"] == "too_long" and first["loc"][-1] == "data":
             raise TooLargeError(f"{where}: {first['msg']}") from error
         raise MalformedRequestError(f"{where}: {first['msg']}") from error
-
-
-def _known(part: int | str) -> str:
-    """The parameters of `inputs`, of `outputs`, or of the request."""
-    return " or ".join(
-        {"inputs": InputParameters, "outputs": OutputParameters}.get(part, RequestParameters).model_fields
-    )
 
 
 def _outputs(request: InferRequest) -> dict[str, bool]:

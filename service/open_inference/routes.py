@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -25,23 +26,13 @@ from service.settings import Settings
 
 open_inference = APIRouter(tags=["Open Inference Protocol v2"])
 
+Extra = dict[str, Any]  # for the OpenAPI document: the endpoints take nothing but the request
+
 _NAME = {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}
-_VERSION = {
-    "name": "version",
-    "in": "path",
-    "required": True,
-    "schema": {"type": "string"},
-    "description": "The artifact's id.",
-}
-_OF_MODEL = {"openapi_extra": {"parameters": [_NAME]}}
-_OF_VERSION = {"openapi_extra": {"parameters": [_NAME, _VERSION]}}
-_UNKNOWN = {404: PROBLEMS[400] | {"description": "No such model, or not in that version."}}
-_HEALTH: dict[int | str, dict[str, Any]] = {503: {"description": "Not so."}}
-_INFER: dict[str, Any] = {
-    "response_model": InferResponse,
-    "responses": PROBLEMS | _UNKNOWN | {422: PROBLEMS[422] | {"description": "An image cannot be scored; says which."}},
-}
-_BODY = {
+_VERSION = _NAME | {"name": "version", "description": "The artifact's id."}
+_OF_MODEL: Extra = {"parameters": [_NAME]}
+_OF_VERSION: Extra = {"parameters": [_NAME, _VERSION]}
+_BODY: Extra = {
     "requestBody": {
         "required": True,
         "content": {
@@ -54,6 +45,17 @@ _BODY = {
         },
     },
 }
+_UNKNOWN: dict[int | str, Extra] = {404: PROBLEMS[400] | {"description": "No such model, or not in that version."}}
+_HEALTH: dict[int | str, Extra] = {503: {"description": "Not so."}}
+_INFER: Extra = {
+    "response_model": InferResponse,
+    "responses": PROBLEMS | _UNKNOWN | {422: PROBLEMS[422] | {"description": "An image cannot be scored; says which."}},
+}
+
+
+def models(request: Request) -> Mapping[str, Pipeline]:
+    """What is served, by the models' names."""
+    return {request.app.state.model_name: request.app.state.pipeline}
 
 
 def served(request: Request) -> tuple[str, Pipeline]:
@@ -63,9 +65,9 @@ def served(request: Request) -> tuple[str, Pipeline]:
         UnknownModelError: it is not served, or not in the version that the path names.
     """
     name, wanted = request.path_params["name"], request.path_params.get("version")
-    if name != request.app.state.model_name:
-        raise UnknownModelError(f"model {name!r} is not served here, {request.app.state.model_name!r} is")
-    pipeline: Pipeline = request.app.state.pipeline
+    pipeline = models(request).get(name)
+    if pipeline is None:
+        raise UnknownModelError(f"model {name!r}: served here are {', '.join(models(request))}")
     artifact_id = pipeline.scorer.artifact.artifact_id
     if wanted not in (None, artifact_id):
         raise UnknownModelError(f"model {name!r} is served in version {artifact_id!r}, not {wanted!r}")
@@ -83,7 +85,7 @@ async def describe_server(request: Request) -> Response:
 @open_inference.get("/v2/health/live", responses=_HEALTH)
 async def live(request: Request) -> Response:
     """As /livez."""
-    if request.app.state.pipeline.is_alive:
+    if all(pipeline.is_alive for pipeline in models(request).values()):
         return _json({"live": True})
     return _json({"live": False, "error": "the inference thread is gone or stuck"}, 503)
 
@@ -91,20 +93,22 @@ async def live(request: Request) -> Response:
 @open_inference.get("/v2/health/ready", responses=_HEALTH)
 async def ready(request: Request) -> Response:
     """As /readyz."""
-    return _readiness(request.app.state.pipeline)
+    return _readiness(*models(request).values())
 
 
-@open_inference.get("/v2/models/{name}/ready", responses=_HEALTH | _UNKNOWN, **_OF_MODEL)
-@open_inference.get("/v2/models/{name}/versions/{version}/ready", responses=_HEALTH | _UNKNOWN, **_OF_VERSION)
+@open_inference.get("/v2/models/{name}/ready", responses=_HEALTH | _UNKNOWN, openapi_extra=_OF_MODEL)
+@open_inference.get(
+    "/v2/models/{name}/versions/{version}/ready", responses=_HEALTH | _UNKNOWN, openapi_extra=_OF_VERSION
+)
 async def model_ready(request: Request) -> Response:
     """Whether the model takes requests."""
     name, pipeline = served(request)
     return _readiness(pipeline, name=name)
 
 
-@open_inference.get("/v2/models/{name}", response_model=ModelMetadata, responses=_UNKNOWN, **_OF_MODEL)
+@open_inference.get("/v2/models/{name}", response_model=ModelMetadata, responses=_UNKNOWN, openapi_extra=_OF_MODEL)
 @open_inference.get(
-    "/v2/models/{name}/versions/{version}", response_model=ModelMetadata, responses=_UNKNOWN, **_OF_VERSION
+    "/v2/models/{name}/versions/{version}", response_model=ModelMetadata, responses=_UNKNOWN, openapi_extra=_OF_VERSION
 )
 async def describe_model(request: Request) -> Response:
     """Inputs and outputs of a model."""
@@ -112,10 +116,8 @@ async def describe_model(request: Request) -> Response:
     return _json(metadata(name, pipeline.scorer.artifact.artifact_id))
 
 
-@open_inference.post("/v2/models/{name}/infer", **_INFER, openapi_extra={"parameters": [_NAME], **_BODY})
-@open_inference.post(
-    "/v2/models/{name}/versions/{version}/infer", **_INFER, openapi_extra={"parameters": [_NAME, _VERSION], **_BODY}
-)
+@open_inference.post("/v2/models/{name}/infer", **_INFER, openapi_extra=_OF_MODEL | _BODY)
+@open_inference.post("/v2/models/{name}/versions/{version}/infer", **_INFER, openapi_extra=_OF_VERSION | _BODY)
 async def infer(request: Request) -> Response:
     """Score encoded images: `/v1/predict` in another form. One that cannot be scored fails the request."""
     started = time.monotonic()
@@ -166,9 +168,10 @@ def _check_encoding(request: Request) -> None:
         )
 
 
-def _readiness(pipeline: Pipeline, **own: str) -> Response:
+def _readiness(*pipelines: Pipeline, **own: str) -> Response:
     try:
-        pipeline.check_ready()
+        for pipeline in pipelines:
+            pipeline.check_ready()
     except NotReadyError as error:
         return _json(own | {"ready": False, "error": str(error)}, 503)
     return _json(own | {"ready": True})

@@ -103,7 +103,7 @@ def test_an_unknown_model_or_version(client, what):
     """404, which names what is served."""
     method = "POST" if what == "/infer" else "GET"
     other = check_problem(client.request(method, f"/v2/models/resnet{what}"), 404, "unknown_model")
-    assert other["detail"] == "model 'resnet' is not served here, 'tiny' is"
+    assert other["detail"] == "model 'resnet': served here are tiny"
     old = check_problem(client.request(method, f"/v2/models/tiny/versions/1{what}"), 404, "unknown_model")
     assert "not '1'" in old["detail"]
 
