@@ -137,7 +137,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, bytes | None]
 
 def _parse(head: bytes) -> InferRequest:
     marks = head.count(b",") + head.count(b"[") + head.count(b"{")
-    if marks > MAX_MARKS:  # or ten megabytes of "[[],[]," would become millions of objects before the first is refused
+    if marks > MAX_MARKS:  # or ten megabytes of "[[],[]," would be parsed for seconds, into hundreds of megabytes
         raise MalformedRequestError(f"the JSON object has {marks} commas and brackets, more than any request needs")
     try:
         return InferRequest.model_validate_json(head)

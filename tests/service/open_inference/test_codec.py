@@ -292,6 +292,14 @@ def test_a_bad_element_is_the_images_own_failure():
     assert [type(each) for each in broken] == [UndecodableError, UndecodableError]
 
 
+@pytest.mark.parametrize("default", [True, False])
+def test_an_output_overrides_the_requests_default(default):
+    """Where an output says nothing, `binary_data_output` holds; where it says, that holds, either way."""
+    outputs = [{"name": "reject", "parameters": {"binary_data": not default}}, {"name": "p_value"}]
+    body = json.dumps(request(outputs=outputs, parameters={"binary_data_output": default})).encode()
+    assert decode(body, None, max_images=1).outputs == {"reject": not default, "p_value": default}
+
+
 MEGABYTES = 10 * 2**20
 
 
@@ -301,6 +309,7 @@ MEGABYTES = 10 * 2**20
         b"[" * MEGABYTES,
         b'{"inputs":' * (MEGABYTES // 10),
         b'{"inputs":[' + b"[]," * (MEGABYTES // 3),
+        b'{"more":[' + b"[]," * (MEGABYTES // 3) + b"1]}",  # well-formed: a parser would make an object of each
         b'{"parameters":{' + b'"a":1,' * (MEGABYTES // 6),
         json.dumps(request(image={"data": [""] * (MEGABYTES // 4), "shape": [MEGABYTES // 4]})).encode(),
         b'{"inputs":' + b"9" * MEGABYTES,
@@ -312,6 +321,7 @@ MEGABYTES = 10 * 2**20
         "nested",
         "nested objects",
         "empty arrays",
+        "well-formed empty arrays",
         "parameters",
         "elements",
         "number",
