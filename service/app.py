@@ -20,17 +20,11 @@ from service.monitoring.keeper import Keeper
 from service.monitoring.limits import Limits
 from service.monitoring.monitor import Monitor
 from service.monitoring.routes import router as monitoring
+from service.open_inference.routes import open_inference
 from service.pipeline import State
-from service.problems import (
-    AllImagesFailedError,
-    Kind,
-    MalformedRequestError,
-    Problem,
-    ServiceError,
-    describe,
-    respond,
-)
+from service.problems import Kind, MalformedRequestError, Problem, ServiceError, describe, respond
 from service.routes import direct, router
+from service.schemas import ImageErrorDetail
 from service.settings import Settings
 from service.sources import Loaded
 
@@ -40,7 +34,7 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
     metrics = Metrics(max_batch=settings.max_batch)
     keeper = Keeper(settings.monitor_state) if settings.monitor_state else None
     monitor = Monitor(Limits.of(settings), keeper.read() if keeper else None)
-    models = Models(loaded, settings, metrics)
+    models = Models(loaded, settings, metrics, monitor.watch)
     metrics.registry.register(MonitorCollector(monitor.report, lambda: keeper.saved_at if keeper else None))
 
     @asynccontextmanager
@@ -61,6 +55,7 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
     app.include_router(router)
     app.include_router(model_router)
     app.include_router(monitoring)
+    app.include_router(open_inference)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)
@@ -74,11 +69,9 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
 
 
 async def _tell_error(request: Request, error: Exception) -> Response:
-    errors: list[dict[str, object]] | None = None
-    if isinstance(error, AllImagesFailedError):
-        errors = [{"status": p.kind.status, "code": p.kind.code, "detail": p.detail} for p in error.problems]
-    retry_after_s = error.retry_after_s if isinstance(error, ServiceError) else None
-    return _respond(request, describe(error), retry_after_s=retry_after_s, errors=errors)
+    if not isinstance(error, ServiceError):
+        return _respond(request, describe(error))
+    return _respond(request, describe(error), retry_after_s=error.retry_after_s, errors=error.errors)
 
 
 async def _tell_http_error(request: Request, error: Exception) -> Response:
@@ -101,7 +94,7 @@ def _respond(
     problem: Problem,
     *,
     retry_after_s: int | None = None,
-    errors: list[dict[str, object]] | None = None,
+    errors: list[ImageErrorDetail] | None = None,
 ) -> Response:
     metrics: Metrics = request.app.state.metrics
     metrics.request_refused(problem.kind)

@@ -32,7 +32,7 @@ async def read_images(request: Request, *, max_bytes: int, max_images: int) -> S
     _check_length(request, max_bytes)
     stream = _limited(request, max_bytes)
     if form.startswith("image/") or form == "application/octet-stream":
-        images: Sequence[Encoded] = [_present(await _join(stream))]
+        images: Sequence[Encoded] = [present(await _join(stream))]
     elif form == "multipart/form-data":
         images = await _read_multipart(request, stream, max_bytes, max_images)
     elif form == "application/json":
@@ -42,6 +42,29 @@ async def read_images(request: Request, *, max_bytes: int, max_images: int) -> S
     if len(images) > max_images:
         raise TooLargeError(f"the request has {len(images)} images, at most {max_images} are accepted")
     return images
+
+
+async def read_bytes(request: Request, *, max_bytes: int) -> bytes:
+    """Read a body as it is.
+
+    Raises:
+        TooLargeError: more than `max_bytes`; the rest is not read.
+    """
+    _check_length(request, max_bytes)
+    return await _join(_limited(request, max_bytes))
+
+
+def present(image: bytes) -> Encoded:
+    """An encoded image, if there is anything of it."""
+    return image or EmptyImageError("the image is empty: 0 bytes")
+
+
+def decode_base64(text: str) -> Encoded:
+    """An encoded image that travelled as text."""
+    try:
+        return present(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):  # the latter for characters beyond ASCII
+        return UndecodableError("the image is not valid base64")
 
 
 def _check_length(request: Request, max_bytes: int) -> None:
@@ -63,10 +86,6 @@ async def _join(stream: AsyncGenerator[bytes, None]) -> bytes:
     return b"".join([chunk async for chunk in stream])
 
 
-def _present(image: bytes) -> Encoded:
-    return image or EmptyImageError("the image is empty: 0 bytes")
-
-
 def _read_json(body: bytes, max_images: int) -> Sequence[Encoded]:
     try:
         parsed = Instances.model_validate_json(body)
@@ -78,14 +97,7 @@ def _read_json(body: bytes, max_images: int) -> Sequence[Encoded]:
         raise MalformedRequestError(f'{where}: {first["msg"]}; wanted {{"instances": [{{"b64": "..."}}]}}') from error
     if len(parsed.instances) > max_images:  # before they are decoded
         raise TooLargeError(f"the request has {len(parsed.instances)} images, at most {max_images} are accepted")
-    return [_decode_base64(instance.b64) for instance in parsed.instances]
-
-
-def _decode_base64(text: str) -> Encoded:
-    try:
-        return _present(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):  # the latter for characters beyond ASCII
-        return UndecodableError("the image is not valid base64")
+    return [decode_base64(instance.b64) for instance in parsed.instances]
 
 
 class _MemoryParser(MultiPartParser):
@@ -124,7 +136,7 @@ async def _read_multipart(
     except UnicodeError as error:
         raise MalformedRequestError("multipart/form-data: its text is not of the charset that it names") from error
     try:
-        images = [_present(await value.read()) for _, value in form.multi_items() if isinstance(value, UploadFile)]
+        images = [present(await value.read()) for _, value in form.multi_items() if isinstance(value, UploadFile)]
     finally:
         await form.close()
     if not images:

@@ -22,7 +22,7 @@ from service.settings import Settings
 from service.shadow import Shadow
 from service.shadow_metrics import ShadowMetrics
 from service.sources import Loaded
-from service.versions import Served, Versions
+from service.versions import Served, Versions, Watch
 
 __all__ = ["Models", "Served", "pick"]
 
@@ -36,13 +36,14 @@ class Models(Mapping[str, Served]):
         loaded: the models, the default first.
         settings: limits and sizes of each.
         metrics: told of everything.
+        watch: told of each version that answers from now on: the model's name and the version's artifact.
     """
 
-    def __init__(self, loaded: Sequence[Loaded], settings: Settings, metrics: Metrics) -> None:
+    def __init__(self, loaded: Sequence[Loaded], settings: Settings, metrics: Metrics, watch: Watch) -> None:
         self._metrics = metrics
         self._settings = settings
         self._shadow_metrics = ShadowMetrics(metrics.registry) if any(each.shadow for each in loaded) else None
-        self._versions = {each.source.name: Versions(each, settings, metrics, self._shadow_of(each)) for each in loaded}
+        self._versions = {each.source.name: Versions(each, settings, metrics, self._shadow_of(each), watch) for each in loaded}
         self._turn = asyncio.Lock()
         self._loads: dict[str, asyncio.Task[Load]] = {}
         self._reload_asked = asyncio.Event()

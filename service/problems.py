@@ -20,12 +20,19 @@ from scoring.errors import (
     UndecodableError,
     UnsupportedFormatError,
 )
+from service.schemas import ImageErrorDetail
 
 
 class ServiceError(LineOodError):
-    """A request that is not answered with results."""
+    """A request that is not answered with results.
+
+    Attributes:
+        retry_after_s: when to come again, if that may help.
+        errors: why each of several images failed.
+    """
 
     retry_after_s: int | None = None
+    errors: list[ImageErrorDetail] | None = None
 
 
 class MalformedRequestError(ServiceError):
@@ -72,7 +79,11 @@ class AllImagesFailedError(ServiceError):
 
     def __init__(self, message: str, problems: list[Problem]) -> None:
         super().__init__(message)
-        self.problems = problems
+        self.errors = [problem.of_image() for problem in problems]
+
+
+class SomeImagesFailedError(ServiceError):
+    """Of several images one or more could not be scored, and the protocol has no answer for the others alone."""
 
 
 class QueueFullError(ServiceError):
@@ -131,6 +142,7 @@ KINDS: dict[type[BaseException], Kind] = {
     ImageError: Kind(422, "bad_image", "Bad image"),
     AllImagesFailedError: Kind(422, "all_images_failed", "No image could be scored"),
     LoadRefusedError: Kind(422, "load_refused", "Load refused"),
+    SomeImagesFailedError: Kind(422, "some_images_failed", "Not every image could be scored"),
     QueueFullError: Kind(429, "queue_full", "Queue full"),
     ClientGoneError: Kind(499, "client_gone", "Client gone"),
     DecodingError: Kind(500, "decoding_failed", "Decoding failed"),
@@ -149,6 +161,11 @@ class Problem:
     kind: Kind
     detail: str
 
+    def of_image(self, index: int | None = None) -> ImageErrorDetail:
+        """The same as the error of one image; `index` where not every image has one."""
+        error = ImageErrorDetail(status=self.kind.status, code=self.kind.code, detail=self.detail)
+        return error if index is None else {"index": index, **error}
+
 
 def describe(error: BaseException) -> Problem:
     """Find an error's kind along its ancestors; what is not meant for clients stays opaque."""
@@ -163,7 +180,7 @@ def respond(
     instance: str,
     request_id: str,
     retry_after_s: int | None = None,
-    errors: list[dict[str, object]] | None = None,
+    errors: list[ImageErrorDetail] | None = None,
 ) -> JSONResponse:
     """A problem+json answer. `error` repeats `detail`: clients of the Open Inference Protocol read it."""
     content: dict[str, object] = {

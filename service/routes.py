@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import re
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Annotated, Any, Literal
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
@@ -15,29 +13,18 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel, Field, ValidationError
-from starlette.requests import ClientDisconnect
 
 from scoring.errors import LineOodError
 from scoring.metadata import OperatingPoint
 from scoring.scorer import Scorer
 from service.batcher import Answer, Outcome
-from service.bodies import Encoded, read_images
-from service.model_metrics import ModelMetrics
+from service.bodies import read_images
 from service.models import Models, Served, pick
-from service.pipeline import Pipeline
-from service.problems import (
-    AllImagesFailedError,
-    ClientGoneError,
-    DeadlinePassedError,
-    InferenceError,
-    MalformedRequestError,
-    NotReadyError,
-    describe,
-)
+from service.problems import AllImagesFailedError, MalformedRequestError, NotReadyError, describe
+from service.requests import pick_operating_point, read_in_time, score_images, server_timing, timeout_s, timings_of
 from service.schemas import (
     FailedImage,
     Health,
-    ImageErrorDetail,
     ImageResult,
     Instances,
     MethodResult,
@@ -46,13 +33,8 @@ from service.schemas import (
     PredictedClass,
     PredictResponse,
     ProblemDetail,
-    Timings,
 )
 from service.settings import Settings
-
-T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 
 class PredictQuery(BaseModel):
@@ -147,27 +129,24 @@ async def _predict(request: Request, query: PredictQuery, served: Served) -> Res
     settings: Settings = request.app.state.settings
     metrics = pipeline.metrics
     pipeline.check_ready()
-    point = _operating_point(pipeline.scorer, query.operating_point)
-    deadline = started + _timeout_s(request, settings.timeout_s)
+    point = pick_operating_point(pipeline.scorer, query.operating_point)
+    deadline = started + timeout_s(request, settings.timeout_s)
     with pipeline.admit(1):  # before the body is read: bodies are bounded like images
-        images = await _read(request, settings, deadline)
+        body = read_images(request, max_bytes=settings.max_body_bytes, max_images=settings.max_images)
+        images = await read_in_time(body, deadline)
         with pipeline.admit(len(images) - 1):
-            outcomes = await _score(request, pipeline, deadline, images, every=query.methods == "all")
-    _tell_failures(outcomes)
-    later = asyncio.get_running_loop().call_soon  # once the answer is on its way
-    later(_count, metrics, outcomes)
-    later(_tell_monitor, request, pipeline.scorer, outcomes)
+            outcomes = await score_images(request, served, deadline, images, every=query.methods == "all")
     _raise_if_all_failed(outcomes)
-    timings = _timings(outcomes, time.monotonic() - started)
-    later(metrics.stages, timings)
+    timings = timings_of(outcomes, time.monotonic() - started)
+    asyncio.get_running_loop().call_soon(metrics.stages, timings)  # once the answer is on its way
     answer = PredictResponse(
         request_id=request.state.request_id,
         model=ModelName(name=served.name, artifact_id=served.artifact_id),
         results=[_result(outcome, pipeline.scorer, point, query) for outcome in outcomes],
         timings_ms=timings,
     )
-    server_timing = ", ".join([f"{stage};dur={ms}" for stage, ms in timings.items()])
-    return Response(orjson.dumps(answer), media_type="application/json", headers={"Server-Timing": server_timing})
+    headers = {"Server-Timing": server_timing(timings)}
+    return Response(orjson.dumps(answer), media_type="application/json", headers=headers)
 
 
 @router.get("/livez", responses={503: {"model": Health}})
@@ -210,84 +189,6 @@ def _read_query(request: Request) -> PredictQuery:
         raise MalformedRequestError(f"query.{where}: {first['msg']}, found {first['input']!r}") from error
 
 
-def _operating_point(scorer: Scorer, name: str | None) -> OperatingPoint:
-    points = scorer.artifact.operating_points
-    if name is None:
-        return next(iter(points.values()))
-    if name not in points:
-        raise MalformedRequestError(f"operating_point {name!r}: the artifact has {', '.join(points)}")
-    return points[name]
-
-
-def _timeout_s(request: Request, longest: float) -> float:
-    text = request.headers.get("x-request-timeout-ms")
-    if text is None:
-        return longest
-    if not re.fullmatch("[0-9]{1,9}", text) or int(text) == 0:
-        raise MalformedRequestError(f"X-Request-Timeout-Ms {text!r}: wanted a whole number of milliseconds above 0")
-    return min(int(text) / 1000, longest)
-
-
-async def _read(request: Request, settings: Settings, deadline: float) -> list[Encoded]:
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            images = await read_images(request, max_bytes=settings.max_body_bytes, max_images=settings.max_images)
-    except TimeoutError as error:
-        raise DeadlinePassedError("the body did not arrive in time") from error
-    except ClientDisconnect as error:
-        raise ClientGoneError("the client went away while sending") from error
-    return list(images)
-
-
-async def _for_client(request: Request, deadline: float, work: Awaitable[T]) -> T:
-    """Await `work` as long as somebody waits for it; otherwise cancel it, so that it leaves the queue."""
-    task = asyncio.current_task()
-    assert task is not None, "a request is answered in a task"
-    gone = asyncio.ensure_future(request.receive())  # the body is read: only a disconnect can still come
-    gone.add_done_callback(leave := lambda _: task.cancel(ClientGoneError))
-    try:
-        async with asyncio.timeout(deadline - time.monotonic()):
-            return await work
-    except TimeoutError as error:
-        raise DeadlinePassedError("the time for this request is over") from error
-    except asyncio.CancelledError as error:
-        if error.args == (ClientGoneError,) and not task.uncancel():
-            raise ClientGoneError("the client went away while waiting") from error
-        raise
-    finally:
-        gone.remove_done_callback(leave)
-        gone.cancel()
-
-
-async def _score(
-    request: Request, pipeline: Pipeline, deadline: float, images: list[Encoded], *, every: bool
-) -> list[Outcome]:
-    try:
-        return await _for_client(request, deadline, pipeline.score(images, every=every))
-    except (ClientGoneError, DeadlinePassedError) as error:
-        pipeline.metrics.images_dropped(describe(error).kind, len(images))
-        raise
-
-
-def _tell_failures(outcomes: list[Outcome]) -> None:
-    for outcome in outcomes:
-        if isinstance(outcome, InferenceError):  # here the log line has the request's id
-            log.error("an image failed: %s", outcome, exc_info=outcome.__cause__)
-
-
-def _count(metrics: ModelMetrics, outcomes: list[Outcome]) -> None:
-    for outcome in outcomes:
-        if isinstance(outcome, Answer):
-            metrics.image_scored(outcome.score.ood_score, outcome.score.predicted)
-        else:
-            metrics.image_failed(describe(outcome).kind)
-
-
-def _tell_monitor(request: Request, scorer: Scorer, outcomes: list[Outcome]) -> None:
-    state, stream = request.app.state, request.headers.get("x-stream-id")
-    state.monitor.answered(state.model_name, scorer.artifact.artifact_id, stream, outcomes)
-
-
 def _raise_if_all_failed(outcomes: list[Outcome]) -> None:
     errors = [outcome for outcome in outcomes if isinstance(outcome, LineOodError)]
     if len(errors) < len(outcomes):
@@ -298,26 +199,9 @@ def _raise_if_all_failed(outcomes: list[Outcome]) -> None:
     raise AllImagesFailedError(f"none of the {len(errors)} images could be scored", [describe(e) for e in errors])
 
 
-def _timings(outcomes: list[Outcome], total_s: float) -> Timings:
-    answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    return Timings(
-        decode=_ms(max([answer.decode_s for answer in answers])),
-        queue=_ms(max([answer.queue_s for answer in answers])),
-        inference=_ms(max([answer.inference_s for answer in answers])),
-        total=_ms(total_s),
-    )
-
-
-def _ms(seconds: float) -> float:
-    return round(1000 * seconds, 3)
-
-
 def _result(outcome: Outcome, scorer: Scorer, point: OperatingPoint, query: PredictQuery) -> ImageResult | FailedImage:
     if not isinstance(outcome, Answer):
-        problem = describe(outcome)
-        return FailedImage(
-            error=ImageErrorDetail(status=problem.kind.status, code=problem.kind.code, detail=problem.detail)
-        )
+        return FailedImage(error=describe(outcome).of_image())
     score = outcome.score
     decision = scorer.decide(score, point)
     result = ImageResult(

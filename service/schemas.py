@@ -59,6 +59,7 @@ class MethodResult(TypedDict):
 class ImageErrorDetail(TypedDict):
     """Why one image of several has no result."""
 
+    index: NotRequired[Annotated[int, Field(description="Its place, from 0, where not every image has an entry.")]]
     status: int
     code: str
     detail: str

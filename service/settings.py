@@ -6,6 +6,7 @@ The one owner of names, defaults and descriptions: flags and the README's table 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator

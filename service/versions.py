@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from scoring.artifact import Artifact
 from scoring.scorer import Scorer
 from service.aside import aside
 from service.loads import Load
@@ -25,6 +27,8 @@ from service.shadow import Shadow
 from service.sources import Loaded
 
 log = logging.getLogger(__name__)
+
+Watch = Callable[[str, Artifact], None]
 
 STEP_S = 0.02  # between two looks at whether an old version has given its last answer
 
@@ -59,13 +63,17 @@ class Versions:
         settings: limits and sizes.
         metrics: told of everything.
         shadow: compared with whichever version answers.
+        watch: told of the version that answers.
     """
 
-    def __init__(self, loaded: Loaded, settings: Settings, metrics: Metrics, shadow: Shadow | None) -> None:
+    def __init__(
+        self, loaded: Loaded, settings: Settings, metrics: Metrics, shadow: Shadow | None, watch: Watch
+    ) -> None:
         self.source = loaded.source
         self.shadow = shadow
         self._settings = settings
         self._metrics = metrics
+        self._watch = watch
         self._ends: dict[Served, contextlib.AsyncExitStack] = {}  # of every version whose threads run
         self._tasks: set[asyncio.Task[None]] = set()
         self.served = self._prepare(loaded.scorer)
@@ -138,6 +146,7 @@ class Versions:
         task.add_done_callback(self._tasks.discard)
 
     def _follow(self, old: Served | None) -> None:
+        self._watch(self.source.name, self.served.scorer.artifact)
         if self.shadow is None:
             return
         if old is not None:

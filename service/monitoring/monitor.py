@@ -78,7 +78,7 @@ class Monitor:
         for outcome in outcomes:
             if isinstance(outcome, Answer):
                 score = outcome.score
-                for point in own.observe(score.ood_score, int(score.probabilities.argmax()), now):
+                for point in own.observe(score.ood_score, score.predicted, now):
                     log.warning("drift alarm", extra={"model": model, "stream": name, "operating_point": point})
 
     def reset(self, model: str | None, stream: str) -> bool:
