@@ -43,7 +43,9 @@ class Models(Mapping[str, Served]):
         self._metrics = metrics
         self._settings = settings
         self._shadow_metrics = ShadowMetrics(metrics.registry) if any(each.shadow for each in loaded) else None
-        self._versions = {each.source.name: Versions(each, settings, metrics, self._shadow_of(each), watch) for each in loaded}
+        self._versions = {
+            each.source.name: Versions(each, settings, metrics, self._shadow_of(each), watch) for each in loaded
+        }
         self._turn = asyncio.Lock()
         self._loads: dict[str, asyncio.Task[Load]] = {}
         self._reload_asked = asyncio.Event()
