@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
 
 from fastapi import FastAPI, Request, Response
@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
+from service.capture.capture import Capture
 from service.context import RequestContext
 from service.metrics import Metrics
 from service.pipeline import Pipeline, State
@@ -38,10 +39,11 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
         max_batch=settings.max_batch,
     )
     pipeline = Pipeline(scorer, settings, metrics)
+    capture = Capture.of(settings, metrics.registry, [model_name])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with pipeline.running():
+        async with capture.running() if capture else nullcontext(), pipeline.running():
             yield
 
     app = FastAPI(
@@ -53,6 +55,7 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
     )
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pipeline, app.state.model_name = pipeline, model_name
+    app.state.capture = capture
     app.include_router(direct)
     app.include_router(router)
     app.add_exception_handler(LineOodError, _tell_error)

@@ -22,6 +22,7 @@ from scoring.metadata import OperatingPoint
 from scoring.scorer import Scorer
 from service.batcher import Answer, Outcome
 from service.bodies import Encoded, read_images
+from service.capture.origin import origin_of
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.problems import (
@@ -134,6 +135,8 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     _tell_failures(outcomes)
     later = asyncio.get_running_loop().call_soon  # once the answer is on its way
     later(_count, metrics, outcomes)
+    if (capture := request.app.state.capture) is not None:
+        later(capture.offer, origin_of(request, pipeline.scorer, point), images, outcomes)
     _raise_if_all_failed(outcomes)
     timings = _timings(outcomes, time.monotonic() - started)
     later(metrics.stages, timings)
