@@ -58,15 +58,17 @@ def _csv(cells: Sequence[dict[str, Any]]) -> bytes:
 
 def _parquet(cells: Sequence[dict[str, Any]]) -> bytes:
     arrow = _pyarrow()
-    types = {int: arrow.int64(), float: arrow.float64(), "time": arrow.timestamp("us", tz="UTC")}
-    schema = arrow.schema([(name, types.get(name) or types.get(_plain(name), arrow.string())) for name in COLUMNS])
+    types = {"integer": arrow.int64(), "number": arrow.float64(), "date-time": arrow.timestamp("us", tz="UTC")}
+    schema = arrow.schema([(name, types.get(_kind(name), arrow.string())) for name in COLUMNS])
     sink = io.BytesIO()
     arrow.parquet.write_table(arrow.Table.from_pylist(cells, schema=schema), sink)
     return sink.getvalue()
 
 
-def _plain(column: str) -> Any:
-    return Record.model_fields[column].annotation if column in Record.model_fields else str
+def _kind(column: str) -> str:
+    described = Record.model_json_schema()["properties"].get(column, {})
+    kind: str = described.get("format") or described.get("type", "string")
+    return kind
 
 
 def _pyarrow() -> Any:

@@ -102,13 +102,13 @@ class Target:
             with contextlib.suppress(OSError):
                 self._fs.rmdir(self._full(path))
 
-    def sizes(self) -> dict[str, int]:
-        """Every file by its path, with its bytes; what was left half-written long ago is deleted."""
+    def sizes(self, *, sweep: bool = False) -> dict[str, int]:
+        """Every file by its path, with its bytes; with `sweep` what was left half-written long ago is deleted."""
         self._fs.invalidate_cache()
         found = self._fs.find(self._full(""), detail=True)
         files = {path.removeprefix(self._root).lstrip("/"): info for path, info in found.items()}
         for path, info in files.items():
-            if self._is_left_behind(path, info):
+            if sweep and self._is_left_behind(path, info):
                 self.delete(path)
         return {path: int(info.get("size") or 0) for path, info in files.items()}
 

@@ -135,6 +135,6 @@ class Writer:
             self._list()
 
     def _list(self) -> None:
-        self._shelf = Shelf(kept_of(self._target.sizes()))
+        self._shelf = Shelf(kept_of(self._target.sizes(sweep=True)))
         self._listed_at, self._is_doubtful = self._clock(), False
         self._counts.lies_there(self._shelf.bytes)

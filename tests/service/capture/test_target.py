@@ -65,6 +65,8 @@ def test_what_was_left_half_written_goes_when_it_is_old(tmp_path):
     for path in (old, foreign):
         os.utime(path, (time.time() - 7200,) * 2)
     Target(str(tmp_path)).sizes()
+    assert [old.exists(), fresh.exists(), foreign.exists()] == [True] * 3  # who only reads deletes nothing
+    Target(str(tmp_path)).sizes(sweep=True)
     assert [old.exists(), fresh.exists(), foreign.exists()] == [False, True, True]
 
 
