@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
-from service.capture.record import Candidate
+from service.capture.candidate import Candidate
 
 OVERHEAD_BYTES = 2048  # of an image in memory beside its bytes, generously: tiny images are bounded, too
 

@@ -15,9 +15,10 @@ from service.batcher import Answer, Outcome
 from service.bodies import Encoded
 from service.capture.backlog import Backlog
 from service.capture.bucket import TokenBucket
+from service.capture.candidate import Candidate, Origin
 from service.capture.complaint import Complaint
 from service.capture.counts import Counts
-from service.capture.record import Candidate, Origin, Reason
+from service.capture.record import Reason
 from service.capture.selection import Selection
 from service.capture.target import Target, TargetError, open_target
 from service.capture.writer import Writer

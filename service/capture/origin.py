@@ -8,7 +8,7 @@ from fastapi import Request
 
 from scoring.metadata import OperatingPoint
 from scoring.scorer import Scorer
-from service.capture.record import Origin
+from service.capture.candidate import Origin
 
 _GOOD_STREAM = re.compile(r"[A-Za-z0-9_.:-]{1,64}")  # what is no such id is not kept: it would be unbounded
 

@@ -12,8 +12,9 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from scoring.metadata import OperatingPoint
+from service.capture.candidate import Candidate, Origin
 from service.capture.counts import Counts
-from service.capture.record import Candidate, Origin, Reason
+from service.capture.record import Reason
 from service.capture.target import Target
 from tests.service.conftest import encode
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from service.capture.candidate import Candidate
 from service.capture.names import SUFFIXES, Name
-from service.capture.record import Candidate
 from service.capture.shelf import kept_of
 from service.capture.target import Target
 from tests.calibration.command import Call

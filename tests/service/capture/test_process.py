@@ -144,5 +144,6 @@ def test_a_server_captures_to_s3(s3: str, tiny_artifact: Path, tmp_path: Path):
     sides = [_stored(s3, row["image"].replace(".png", ".json")) for row in rows]
     assert [json.loads(side)["sha256"] for side in sides] == [row["sha256"] for row in rows]
     assert sum(map(len, stored)) + sum(map(len, sides)) == lies_there
-    flags = ("serve", "--port", "0", "--artifact", tiny_artifact, "--capture", "s3://nosuchbucket/cars")
-    assert "nothing can be written at s3://nosuchbucket/cars" in run(*flags).refusal()
+    attempt = "from service.capture.target import open_target; open_target('s3://nosuchbucket/cars', 60)"
+    failed = subprocess.run([sys.executable, "-c", attempt], capture_output=True, text=True, check=False)
+    assert failed.stderr.splitlines()[-1].startswith("service.capture.target.TargetError: s3://nosuchbucket/cars: ")

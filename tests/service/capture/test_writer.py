@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from service.capture.backlog import Backlog
-from service.capture.record import Candidate
+from service.capture.candidate import Candidate
 from service.capture.target import Target
 from service.capture.writer import Writer
 from tests.service.capture.making import Broken, bytes_below, candidate, counts, eventually, side_files, value
