@@ -12,6 +12,7 @@ import typer
 
 from calibration.cli import app as calibration_app
 from scoring.errors import LineOodError
+from service.capture.cli import app as capture_app
 from service.cli import app as service_app
 
 app = typer.Typer(
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 app.add_typer(calibration_app)
 app.add_typer(service_app)
+app.add_typer(capture_app)
 
 
 def main() -> None:

@@ -150,7 +150,7 @@ def cost(images: int = 200_000) -> None:
     likely = random.random((100, 1000))  # class probabilities: the largest of them is looked for, too
     for name, shift in (("in-distribution", 0.0), ("all rejected", 1e6)):
         scores = (random.choice(artifact.calibration_scores, images) + shift).tolist()
-        answers = [Answer(ImageScore(likely[i % 100], score, 0.5), 0, 0, 0) for i, score in enumerate(scores)]
+        answers = [Answer(ImageScore(likely[i % 100], score, 0.5, i % 1000), 0, 0, 0) for i, score in enumerate(scores)]
         started = time.perf_counter()
         for index, answer in enumerate(answers):
             monitor.answered("lite0", artifact.artifact_id, f"camera{index % 16}", [answer])

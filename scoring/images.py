@@ -26,6 +26,12 @@ from scoring.errors import TooManyPixelsError, UndecodableError, UnsupportedForm
 
 MAX_PIXELS = 50_000_000
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP")
+MEDIA_TYPES: dict[Callable[[io.BytesIO], ImageFile], str] = {
+    JpegImageFile: "image/jpeg",
+    PngImageFile: "image/png",
+    WebPImageFile: "image/webp",
+    BmpImageFile: "image/bmp",
+}
 TURNS = {
     2: Transpose.FLIP_LEFT_RIGHT,
     3: Transpose.ROTATE_180,
@@ -138,6 +144,15 @@ def _to_8_bit(image: Image) -> Image:
         return image
     # Pillow would clip 16-bit grey at 255; colour PNGs of 16 bits lose their lower byte, so grey does too.
     return fromarray((np.asarray(image).astype(np.uint32) >> 8).astype(np.uint8))
+
+
+def media_type(data: bytes) -> str:
+    """The format of an encoded image, by its signature alone: image/jpeg, image/png, image/webp or image/bmp.
+
+    Raises:
+        UnsupportedFormatError: the signature is none of `ACCEPTED_FORMATS`.
+    """
+    return MEDIA_TYPES[_opener(data)]
 
 
 def _opener(data: bytes) -> Callable[[io.BytesIO], ImageFile]:

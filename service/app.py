@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from scoring.errors import LineOodError
+from service.capture.capture import Capture
 from service.context import RequestContext
 from service.metrics import Metrics
 from service.model_routes import router as model_router
@@ -34,12 +35,17 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
     metrics = Metrics(max_batch=settings.max_batch)
     keeper = Keeper(settings.monitor_state) if settings.monitor_state else None
     monitor = Monitor(Limits.of(settings), keeper.read() if keeper else None)
+    capture = Capture.of(settings, metrics.registry, [each.source.name for each in loaded])
     models = Models(loaded, settings, metrics, monitor.watch)
     metrics.registry.register(MonitorCollector(monitor.report, lambda: keeper.saved_at if keeper else None))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with keeper.keeping(monitor) if keeper else nullcontext(), models.running():
+        async with (
+            keeper.keeping(monitor) if keeper else nullcontext(),
+            capture.running() if capture else nullcontext(),
+            models.running(),
+        ):
             yield
 
     app = FastAPI(
@@ -50,7 +56,7 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
         redirect_slashes=False,  # a redirect would name whatever host the client claims
     )
     app.state.settings, app.state.metrics = settings, metrics
-    app.state.models, app.state.monitor = models, monitor
+    app.state.models, app.state.monitor, app.state.capture = models, monitor, capture
     app.include_router(direct)
     app.include_router(router)
     app.include_router(model_router)

@@ -19,6 +19,7 @@ from scoring.metadata import OperatingPoint
 from scoring.scorer import Scorer
 from service.batcher import Answer, Outcome
 from service.bodies import Encoded
+from service.capture.origin import origin_of
 from service.model_metrics import ModelMetrics
 from service.models import Served
 from service.monitoring.monitor import Monitor
@@ -68,9 +69,23 @@ async def read_in_time(body: Awaitable[T], deadline: float) -> T:
 
 
 async def score_images(
-    request: Request, served: Served, deadline: float, images: Sequence[Encoded], *, every: bool = False
+    request: Request,
+    served: Served,
+    deadline: float,
+    images: Sequence[Encoded],
+    point: OperatingPoint,
+    *,
+    every: bool = False,
 ) -> list[Outcome]:
     """Score the images of a request whose body has been read, and count them once the answer is on its way.
+
+    Args:
+        request: whose client waits.
+        served: who answers.
+        deadline: of a clock that never goes back.
+        images: encoded, or why there is none.
+        point: what decides.
+        every: by all methods of the artifact.
 
     Raises:
         ClientGoneError: nobody waits any more; what waited has left the queue.
@@ -86,6 +101,8 @@ async def score_images(
     later = asyncio.get_running_loop().call_soon
     later(_count, metrics, outcomes)
     later(_tell_monitor, request, served, outcomes)
+    if (capture := request.app.state.capture) is not None:
+        later(capture.offer, origin_of(request, served, point), images, outcomes)
     return outcomes
 
 

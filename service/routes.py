@@ -135,7 +135,7 @@ async def _predict(request: Request, query: PredictQuery, served: Served) -> Res
         body = read_images(request, max_bytes=settings.max_body_bytes, max_images=settings.max_images)
         images = await read_in_time(body, deadline)
         with pipeline.admit(len(images) - 1):
-            outcomes = await score_images(request, served, deadline, images, every=query.methods == "all")
+            outcomes = await score_images(request, served, deadline, images, point, every=query.methods == "all")
     _raise_if_all_failed(outcomes)
     timings = timings_of(outcomes, time.monotonic() - started)
     asyncio.get_running_loop().call_soon(metrics.stages, timings)  # once the answer is on its way

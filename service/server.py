@@ -94,8 +94,10 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
         Server(config, models, settings.drain_s).run(sockets=[listener])
     except SystemExit as error:  # uvicorn's way to say that the app did not start; its log says why
         sys.exit(1 if error.code else 0)
-    if not models.has_ended:
-        # A forward pass outlasted the drain, or a load. Python would tear the libraries down under its feet and abort.
+    capture = app.state.capture
+    if not models.has_ended or not (capture is None or capture.has_ended):
+        # A forward pass outlasted the drain, or a load: Python would tear the libraries down under its feet and abort.
+        # Or a target of captured images hangs: Python would wait for the threads that its library may have.
         logging.shutdown()
         os._exit(0)
 

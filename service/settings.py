@@ -18,6 +18,7 @@ from service.schemas import MAX_INSTANCES
 
 ENV_PREFIX = "LINE_OOD_"
 LogLevel = Literal["debug", "info", "warning", "error"]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def _split(value: object) -> object:
@@ -99,6 +100,22 @@ class Settings(BaseSettings):
     monitor_state: Annotated[
         Path | None, Field(description="File in which windows, evidence and alarms survive a restart.")
     ] = None
+    capture: Annotated[
+        str | None,
+        Field(description="Folder or URL to keep images at for labelling (docs/capture.md); none are kept otherwise."),
+    ] = None
+    capture_reject: Annotated[Share, Field(description="Share of the rejected images that are kept.")] = 1.0
+    capture_borderline: Annotated[
+        Share, Field(description="Share of the accepted images with a p-value of at most 2 alpha that are kept.")
+    ] = 1.0
+    capture_random: Annotated[Share, Field(description="Share of all accepted images that are kept.")] = 0.01
+    capture_per_minute: Annotated[PositiveFloat, Field(description="Images kept a minute, at most.")] = 60
+    capture_max_bytes: Annotated[
+        PositiveInt, Field(description="Bytes kept in all, at most; the oldest images are deleted first.")
+    ] = 2**30
+    capture_queue_bytes: Annotated[
+        PositiveInt, Field(description="Memory for images that are to be written; more are dropped.")
+    ] = 64 * 2**20
     log_level: Annotated[LogLevel, Field(description="debug, info, warning or error.")] = "info"
 
     @model_validator(mode="after")

@@ -125,7 +125,7 @@ async def infer(request: Request) -> Response:
         point = pick_operating_point(pipeline.scorer, call.operating_point)
         deadline = started + min(call.timeout_s or longest, longest)
         with pipeline.admit(len(call.images) - 1):
-            answers = all_scored(await score_images(request, found, deadline, call.images))
+            answers = all_scored(await score_images(request, found, deadline, call.images, point))
     timings = timings_of(answers, time.monotonic() - started)
     asyncio.get_running_loop().call_soon(pipeline.metrics.stages, timings)  # once the answer is on its way
     content, json_length = _encode(found, call, point, answers)
