@@ -11,7 +11,7 @@ from scoring.artifact import Artifact
 from service.monitoring.class_groups import ClassGroups, expected_classes
 from service.monitoring.evidence import Evidence
 from service.monitoring.limits import Limits
-from service.monitoring.rates import RejectLaw
+from service.monitoring.mixed_law import law_of
 from service.monitoring.score_bins import ScoreBins
 
 
@@ -31,12 +31,14 @@ class Baseline:
     """
 
     def __init__(self, artifact: Artifact, limits: Limits) -> None:
-        scores, points = artifact.calibration_scores, artifact.metadata.operating_points
+        groups, points = artifact.groups[artifact.metadata.primary], artifact.metadata.operating_points
         self.artifact_id = artifact.artifact_id
         self.limits = limits
-        self.bins = ScoreBins(scores, {point.name: point.threshold for point in points})
+        self.bins = ScoreBins(
+            artifact.calibration_scores, {point.name: point.thresholds_of(groups) for point in points}
+        )
         self.groups = ClassGroups(expected_classes(artifact))
-        self.laws = {point.name: RejectLaw.of(point, len(scores)) for point in points}
+        self.laws = {point.name: law_of(point, groups) for point in points}
         self.level = delta = limits.false_alarm / 2 / len(points)
         self.bounds = {name: law.bound(delta) for name, law in self.laws.items()}
 

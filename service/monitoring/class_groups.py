@@ -35,6 +35,6 @@ class ClassGroups:
 
 
 def expected_classes(artifact: Artifact) -> Counts:
-    """Images by class that the predicted classes are compared with: for now by label, those that made the masks."""
-    counts: Counts = artifact.counts.numpy()
+    """Calibration images by predicted class."""
+    counts: Counts = np.bincount(artifact.predicted, minlength=len(artifact.counts))
     return counts

@@ -54,12 +54,12 @@ class RejectLaw:
 
     def interval(self, images: int) -> tuple[float, float]:
         """Between what the rejected share of `images` images lies with probability LEVEL, calibration set included."""
-        return _interval(self.rank, self.count, images)
+        return beta_binomial_interval(self.rank, self.count + 1 - self.rank, images)
 
 
 @lru_cache(maxsize=4096)  # a window that is full has the same interval at every scrape
-def _interval(rank: int, count: int, images: int) -> tuple[float, float]:
-    a, b = rank, count + 1 - rank
+def beta_binomial_interval(a: float, b: float, images: int) -> tuple[float, float]:
+    """Central interval of BetaBinomial(images, a, b) / images."""
     mean, total = images * a / (a + b), a + b
     deviation = (mean * b / total * (1 + (images - 1) / (total + 1))) ** 0.5
     lowest = max(0, int(mean - DEVIATIONS * deviation))

@@ -1,4 +1,8 @@
-"""Where a score lies between deciles of the calibration scores and thresholds: one look-up answers for both."""
+"""Where a score lies between deciles of the calibration scores, and how many operating points reject it: one number.
+
+Of one predicted class the thresholds rise as alpha falls, so that who is rejected by one operating point is rejected by
+all that promise less: how many they are says which.
+"""
 
 from __future__ import annotations
 
@@ -8,42 +12,47 @@ from collections.abc import Mapping
 import numpy as np
 
 from scoring.conformal import FloatArray
+from scoring.groups import ByClass
 from service.monitoring.psi import Counts
 
 DECILES = np.arange(1, 10) / 10
 
 
 class ScoreBins:
-    """Bins (edge, next edge], the first and the last one without end.
+    """Bins (edge, next edge], the first and the last one without end, each as often as operating points may reject.
 
     Args:
-        calibration_scores: ascending (image).
-        thresholds: by operating point.
+        calibration_scores: in any order (image).
+        thresholds: by operating point, then by predicted class; of each class in the same order of points.
 
     Attributes:
         count: how many bins there are.
-        rejects_above: by operating point; a score is rejected iff its bin is above this one.
+        levels: of rejection in each decile: by no operating point, by one, ..., by all.
+        level_of: by operating point; it rejects the images of this level and of those above.
         expected: calibration images by decile, fewer than ten where scores are often the same (decile).
     """
 
-    def __init__(self, calibration_scores: FloatArray, thresholds: Mapping[str, float]) -> None:
+    def __init__(self, calibration_scores: FloatArray, thresholds: Mapping[str, ByClass]) -> None:
         deciles = np.unique(np.quantile(calibration_scores, DECILES, method="inverted_cdf"))
-        deciles = deciles[deciles < calibration_scores[-1]]  # nothing expected is above the largest
-        self._edges: list[float] = sorted({*deciles.tolist(), *thresholds.values()})
-        self._starts = [0, *(self._edges.index(edge) + 1 for edge in deciles.tolist())]
-        self.count = len(self._edges) + 1
-        self.rejects_above = {name: self._edges.index(threshold) for name, threshold in thresholds.items()}
+        self._edges: list[float] = deciles[deciles < calibration_scores.max()].tolist()  # above it nothing is expected
+        ascending = sorted(thresholds, key=lambda name: float(thresholds[name].sum()))
+        self._limits = [*zip(*(thresholds[name].tolist() for name in ascending), strict=True)]  # by class
+        self.levels = 1 + len(ascending)
+        self.level_of = {name: 1 + place for place, name in enumerate(ascending)}
+        self.count = (len(self._edges) + 1) * self.levels
         found = np.searchsorted(self._edges, calibration_scores, side="left")
-        self.expected = self.by_decile(np.bincount(found, minlength=self.count))
+        self.expected: Counts = np.bincount(found, minlength=len(self._edges) + 1)
 
-    def find(self, score: float) -> int:
-        """The bin of a score."""
-        return bisect_left(self._edges, score)
+    def find(self, score: float, class_index: int) -> int:
+        """The bin of an image."""
+        level = bisect_left(self._limits[class_index], score) if self._limits else 0
+        return bisect_left(self._edges, score) * self.levels + level
 
     def by_decile(self, counts: Counts) -> Counts:
         """Sum the bins (bin) between the deciles (decile)."""
-        return np.add.reduceat(counts, self._starts)
+        found: Counts = counts.reshape(-1, self.levels).sum(1)
+        return found
 
     def rejected(self, counts: Counts, point: str) -> int:
         """How many of the images in the bins (bin) an operating point rejects."""
-        return int(counts[self.rejects_above[point] + 1 :].sum())
+        return int(counts.reshape(-1, self.levels)[:, self.level_of[point] :].sum())

@@ -33,20 +33,21 @@ class Stream:
         self._recent = ImageWindow(baseline.limits.window_images, baseline.cells)
         self._lately = TimeWindow(baseline.limits.window_s, baseline.bins.count, now)
         self._evidence = baseline.begin()
-        self._bets = [(name, baseline.bins.rejects_above[name], each) for name, each in self._evidence.items()]
+        self._bets = [(name, baseline.bins.level_of[name], each) for name, each in self._evidence.items()]
         self._spacing, self._bets_from = baseline.limits.spacing_s, now
         self.images = 0
 
     def observe(self, ood_score: float, class_index: int, now: float) -> list[str]:
         """Take in an image; the operating points whose alarm it has raised."""
-        place = self._find(ood_score)
+        place = self._find(ood_score, class_index)
         self.images += 1
         self._recent.add(place * self._groups.count + self._groups.of[class_index])
         self._lately.add(place, now)
         if now < self._bets_from:  # decided by the clock alone, so that the bets stay fair
             return []
         self._bets_from = now + self._spacing
-        return [name for name, border, evidence in self._bets if evidence.observe(place > border)]
+        level = place % self._baseline.bins.levels
+        return [name for name, own, evidence in self._bets if evidence.observe(level >= own)]
 
     def report(self, now: float) -> StreamReport:
         """What there is to say."""

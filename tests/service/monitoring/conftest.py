@@ -55,4 +55,4 @@ def monitor(artifact: Artifact, limits: Limits, clock: Clock) -> Monitor:
 def answers(scores: Sequence[float], class_index: int = 0) -> list[Answer]:
     """Images with these scores, all of one predicted class."""
     probabilities = np.eye(CLASSES)[class_index]
-    return [Answer(ImageScore(probabilities, float(score), 0.5), 0, 0, 0) for score in scores]
+    return [Answer(ImageScore(probabilities, float(score), 0.5, class_index), 0, 0, 0) for score in scores]

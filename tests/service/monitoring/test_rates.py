@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import betabinom, binom, binomtest
 
 from scoring import conformal
+from scoring.groups import ClassGroups
 from scoring.metadata import OperatingPoint
+from service.monitoring.mixed_law import MixedLaw, law_of
 from service.monitoring.rates import RejectLaw
 
 CHANCE = 1e-3  # of a right program failing one of the simulations
@@ -59,3 +61,44 @@ def test_windows_fall_into_their_interval(images: int) -> None:
     if images == 1000:  # where both uncertainties weigh
         naive = binom(images, law.expected).ppf([0.025, 0.975]) / images
         assert ((shares < naive[0]) | (shares > naive[1])).sum() > binom.ppf(1 - CHANCE, draws, 0.05)
+
+
+GROUPS = MixedLaw(np.array([2, 5, 40]), np.array([39, 99, 800]), np.array([0.1, 0.2, 0.7]))
+
+
+def rates_of(law: MixedLaw, random: np.random.Generator, draws: int) -> np.ndarray:
+    """Of each group, for as many calibration sets: the share of fresh images above the threshold of ranks."""
+    sizes = zip(law.ranks.tolist(), law.sizes.tolist(), strict=True)
+    return np.array([random.beta(rank, size + 1 - rank, draws) for rank, size in sizes])
+
+
+@pytest.mark.parametrize("mix", [(0.1, 0.2, 0.7), (1.0, 0.0, 0.0), (0.0, 0.5, 0.5)])
+def test_no_mix_of_groups_exceeds_the_bound_more_often_than_promised(mix: tuple[float, ...]) -> None:
+    """Over calibration sets, whatever classes a stream is of; for a single group it is not much too wide either."""
+    random, draws, delta = np.random.default_rng(0), 100_000, 0.05
+    rates = (np.array(mix)[:, None] * rates_of(GROUPS, random, draws)).sum(0)
+    exceeded = int((rates > GROUPS.bound(delta)).sum())
+    assert exceeded <= binom.ppf(1 - CHANCE, draws, delta)
+    assert mix != (1.0, 0.0, 0.0) or exceeded > binom.ppf(CHANCE, draws, delta / 3)
+
+
+@pytest.mark.parametrize("images", [50, 1000])
+def test_windows_of_several_groups_fall_into_their_interval(images: int) -> None:
+    """Of a calibration set and a window drawn together, each image into a group by the shares."""
+    random, draws = np.random.default_rng(images), 20_000
+    rates = (GROUPS.shares[:, None] * rates_of(GROUPS, random, draws)).sum(0)
+    shares = random.binomial(images, rates) / images
+    assert shares.mean() == pytest.approx(GROUPS.expected, abs=4 * shares.std() / draws**0.5)
+    low, high = GROUPS.interval(images)
+    missed = ((shares < low) | (shares > high)).mean()
+    assert 0.01 < missed < 0.06
+
+
+def test_one_group_is_the_plain_law() -> None:
+    """And several are not: the ranks and sizes are those of the groups."""
+    scores, predicted = np.arange(200.0), np.arange(200) % 4 // 3  # three quarters are class 0
+    point = OperatingPoint(name="a", alpha=0.05, guarantee="marginal", delta=0.05, threshold=None)
+    assert law_of(point, ClassGroups(scores, predicted, 2, None)) == RejectLaw(10, 200)
+    law = law_of(point, ClassGroups(scores, predicted, 2, 40))
+    assert isinstance(law, MixedLaw)
+    assert sorted(zip(law.ranks, law.sizes, law.shares, strict=True)) == [(2, 50, 0.25), (7, 150, 0.75)]

@@ -13,7 +13,7 @@ from service.monitoring.class_groups import GROUPS, ClassGroups
 from service.monitoring.psi import Shift
 from service.monitoring.score_bins import ScoreBins
 
-THRESHOLDS = {"default": 8.0, "strict": 11.0}
+THRESHOLDS = {"strict": np.array([11.0, 7.5]), "default": np.array([8.0, 7.0])}  # of two classes
 
 
 def test_psi_is_the_formulas() -> None:
@@ -45,7 +45,7 @@ def test_psi_sees_a_shift() -> None:
     bins = ScoreBins(np.sort(random.normal(size=2000)), {})
 
     def psi(shift: float) -> float:
-        places = [bins.find(score) for score in random.normal(shift, size=1000)]
+        places = [bins.find(score, 0) for score in random.normal(shift, size=1000)]
         return Shift.between(bins.by_decile(np.bincount(places, minlength=bins.count)), bins.expected).psi
 
     assert psi(0) < 0.05
@@ -53,22 +53,26 @@ def test_psi_sees_a_shift() -> None:
     assert psi(1) > 0.25
 
 
-@given(st.lists(st.integers(0, 12).map(float), min_size=30, max_size=60), st.lists(st.integers(-1, 13), max_size=30))
-def test_bins_know_rejects_and_deciles(calibration: list[float], scores: list[int]) -> None:
-    """Also with many equal scores: rejects are those above the threshold, no decile is empty in the calibration."""
-    bins = ScoreBins(np.sort(calibration), THRESHOLDS)
-    counts = np.bincount([bins.find(score) for score in scores], minlength=bins.count)
-    for point, threshold in THRESHOLDS.items():
-        assert bins.rejected(counts, point) == sum(score > threshold for score in scores)
-        assert [bins.find(score) > bins.rejects_above[point] for score in scores] == [s > threshold for s in scores]
-    assert bins.by_decile(counts).sum() == len(scores)
+IMAGES = st.lists(st.tuples(st.integers(-1, 13), st.integers(0, 1)), max_size=30)
+
+
+@given(st.lists(st.integers(0, 12).map(float), min_size=30, max_size=60), IMAGES)
+def test_bins_know_rejects_and_deciles(calibration: list[float], images: list[tuple[int, int]]) -> None:
+    """Also with many equal scores: rejects are those above their class's threshold."""
+    bins = ScoreBins(np.array(calibration), THRESHOLDS)
+    counts = np.bincount([bins.find(*image) for image in images], minlength=bins.count)
+    for point, thresholds in THRESHOLDS.items():
+        wanted = [score > thresholds[own] for score, own in images]
+        assert bins.rejected(counts, point) == sum(wanted)
+        assert [bins.find(*image) % bins.levels >= bins.level_of[point] for image in images] == wanted
+    assert bins.by_decile(counts).sum() == len(images)
     assert bins.expected.sum() == len(calibration)
     assert bins.expected.min() > 0
 
 
 def test_deciles_are_tenths_of_the_calibration() -> None:
     """Ten bins with a tenth of the images each, whatever thresholds lie between."""
-    bins = ScoreBins(np.arange(200.0), {"a": 190.0, "b": 45.5})
+    bins = ScoreBins(np.arange(200.0), {"a": np.array([190.0]), "b": np.array([45.5])})
     assert bins.expected.tolist() == [20] * 10
 
 
