@@ -50,15 +50,14 @@ class Backbone(nn.Module):
         self.dtype = torch.float32
         self.eval().requires_grad_(False)
         self.head = find_head(network, self.normalise(noise(preprocess)))
-        self._calls = 0
-        self._features: Tensor | None = None
-        self.head.layer.register_forward_pre_hook(self._catch, with_kwargs=True)
+        self._catcher = _Catcher(self.head.call)
+        self.head.layer.register_forward_pre_hook(self._catcher.catch, with_kwargs=True)
 
     def forward(self, pixels: PixelBatch) -> Features:
         """Features in the network's own precision."""
-        self._calls = 0
+        self._catcher.calls = 0
         self.network(self.normalise(pixels).to(self.dtype))
-        features, self._features = self._features, None
+        features, self._catcher.features = self._catcher.features, None
         assert features is not None
         return features
 
@@ -67,10 +66,24 @@ class Backbone(nn.Module):
         self.dtype = dtype
         self.network.to(dtype)
 
-    def _catch(self, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
-        if self._calls == self.head.call:
-            self._features = args[0] if args else kwargs["input"]
-        self._calls += 1
+
+class _Catcher:
+    """Keeps what the head reads. It does not know the backbone, so that network and backbone are no ring in memory.
+
+    Args:
+        call: of the head, which one counts.
+    """
+
+    def __init__(self, call: int) -> None:
+        self.calls = 0
+        self.features: Tensor | None = None
+        self._call = call
+
+    def catch(self, _: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
+        """A hook: the head is being called."""
+        if self.calls == self._call:
+            self.features = args[0] if args else kwargs["input"]
+        self.calls += 1
 
 
 def noise(preprocess: Preprocess, count: int = PROBE_IMAGES) -> PixelBatch:
