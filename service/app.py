@@ -13,6 +13,9 @@ from starlette.exceptions import HTTPException
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from service.context import RequestContext
+from service.documentation import add_documentation
+from service.guard import HEALTH, Guard
+from service.keys import Keys
 from service.metrics import Metrics
 from service.pipeline import Pipeline, State
 from service.problems import (
@@ -26,6 +29,7 @@ from service.problems import (
 )
 from service.routes import direct, router
 from service.settings import Settings
+from service.watched import watching
 
 
 def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
@@ -38,26 +42,33 @@ def create_app(scorer: Scorer, settings: Settings) -> FastAPI:
         max_batch=settings.max_batch,
     )
     pipeline = Pipeline(scorer, settings, metrics)
+    keys = Keys(settings.api_keys, settings.admin_keys)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with pipeline.running():
-            yield
+        with watching(*keys.watched):
+            async with pipeline.running():
+                yield
 
     app = FastAPI(
         title="LINe out-of-distribution scores",
         description="Predictions of an image classifier, and whether to trust each of them.",
         version=version("line-ood"),
         lifespan=lifespan,
+        docs_url=None,  # these would load their scripts from elsewhere
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would name whatever host the client claims
     )
     app.state.settings, app.state.metrics = settings, metrics
     app.state.pipeline, app.state.model_name = pipeline, model_name
+    app.state.keys = keys
     app.include_router(direct)
     app.include_router(router)
+    add_documentation(app, open_paths=HEALTH if keys.protect_clients else None)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)
+    app.add_middleware(Guard, keys=keys, metrics=metrics)
     app.add_middleware(
         RequestContext,
         metrics=metrics,
@@ -72,7 +83,8 @@ async def _tell_error(request: Request, error: Exception) -> Response:
     if isinstance(error, AllImagesFailedError):
         errors = [{"status": p.kind.status, "code": p.kind.code, "detail": p.detail} for p in error.problems]
     retry_after_s = error.retry_after_s if isinstance(error, ServiceError) else None
-    return _respond(request, describe(error), retry_after_s=retry_after_s, errors=errors)
+    challenge = error.challenge if isinstance(error, ServiceError) else None
+    return _respond(request, describe(error), retry_after_s=retry_after_s, challenge=challenge, errors=errors)
 
 
 async def _tell_http_error(request: Request, error: Exception) -> Response:
@@ -95,6 +107,7 @@ def _respond(
     problem: Problem,
     *,
     retry_after_s: int | None = None,
+    challenge: str | None = None,
     errors: list[dict[str, object]] | None = None,
 ) -> Response:
     metrics: Metrics = request.app.state.metrics
@@ -104,5 +117,6 @@ def _respond(
         instance=request.url.path,
         request_id=request.state.request_id,
         retry_after_s=retry_after_s,
+        challenge=challenge,
         errors=errors,
     )

@@ -29,18 +29,20 @@ def serve(**flags: Any) -> None:
     from service.logs import configure
     from service.server import listen, url_of
     from service.server import serve as run
+    from service.tls import Tls
 
     # Until the server drains, a signal ends the process cleanly; as PID 1 it would have no effect otherwise.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = _read_settings(flags)
     configure(settings.log_level)
+    tls = Tls.of(settings)
     listener = listen(settings.host, settings.port)
     scorer = _load_scorer(settings)
     application = create_app(scorer, settings)
-    url = url_of(listener)
+    url = url_of(listener, "http" if tls is None else "https")
     typer.echo(f"{application.state.model_name} on {url} (API: {url}/docs); try:")
     typer.echo(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {url}/v1/predict")
-    run(application, settings, listener)
+    run(application, settings, listener, tls)
 
 
 def _load_scorer(settings: Settings) -> Scorer:

@@ -78,6 +78,10 @@ class Metrics:
         self._refused = Counter(
             "line_ood_refused_requests", "Requests without results, by reason.", ["reason"], registry=registry
         )
+        self._ended = Counter(
+            "line_ood_ended_connections", "Connections ended without an answer.", ["reason"], registry=registry
+        )
+        self._connections = Gauge("line_ood_open_connections", "Connections of clients.", registry=registry)
         self._images = Counter(
             "line_ood_images",
             "Images scored, by decision.",
@@ -136,6 +140,10 @@ class Metrics:
         self._queue_depth.set_function(queue_depth)
         self._admitted.set_function(admitted)
 
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Ask for this number at each scrape."""
+        self._connections.set_function(count)
+
     def set_ready(self, ready: bool) -> None:
         """Work is taken from now on, or no longer; what was scored before, the warm-up, is not counted."""
         self._ready.set(ready)
@@ -149,6 +157,10 @@ class Metrics:
     def request_refused(self, kind: Kind) -> None:
         """A request gets no results."""
         self._refused.labels(kind.code).inc()
+
+    def connection_ended(self, reason: str) -> None:
+        """A connection is over, without an answer to its last request, or without a request at all."""
+        self._ended.labels(reason).inc()
 
     def stages(self, timings: Timings) -> None:
         """Where an answered request spent its time."""

@@ -147,6 +147,7 @@ async def predict(request: Request, query: Annotated[PredictQuery, Query()]) -> 
     return Response(orjson.dumps(answer), media_type="application/json", headers={"Server-Timing": server_timing})
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", responses={503: {"model": Health}})
 async def livez(request: Request) -> Response:
     """200 while this process can score images; 503 once it has to be restarted."""
@@ -154,6 +155,7 @@ async def livez(request: Request) -> Response:
     return _health("alive") if alive else _health("dead", "the inference thread is gone or stuck", 503)
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Health}})
 async def readyz(request: Request) -> Response:
     """200 while requests are taken; 503 before the warm-up, while draining, and without an inference thread."""
