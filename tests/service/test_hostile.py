@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import httpx
 import pytest
@@ -73,7 +74,7 @@ def test_nothing_that_a_client_names_is_opened(client: httpx.Client, watch: Watc
     assert not watch.seen
     watch.is_on = True  # and it would have been seen
     with pytest.raises(FileNotFoundError):
-        open(SECRET).close()
+        Path(SECRET).open().close()
     watch.is_on = False
     assert any(SECRET in event for event in watch.seen)
 

@@ -97,7 +97,7 @@ class TestTime:
         assert count(running.url, "line_ood_ended_connections_total", "silent") == before + 2
 
     def test_headers_that_trickle_are_408(self, running):
-        """A byte now and then does not keep a request alive whose headers do not end; not on a used connection either."""
+        """A byte now and then keeps no request alive whose headers do not end; nor on a used connection."""
 
         def trickle(first: bytes) -> tuple[bytes, float]:
             started = time.monotonic()

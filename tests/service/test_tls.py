@@ -61,7 +61,7 @@ def number_of_certificate(server: RunningServer, context: ssl.SSLContext) -> int
 
 
 def test_https(tiny_artifact, files):
-    """The address is said as https, answers come, old TLS and plain HTTP do not work, a renewed certificate is taken up."""
+    """Answers come over TLS, neither over old TLS nor over plain HTTP; a renewed certificate is taken up."""
     trusting = files.client()
     with running_server("--artifact", str(tiny_artifact), *files.flags, verify=trusting) as server:
         assert server.url.startswith("https://")
@@ -140,7 +140,7 @@ class TestStart:
         path: Path = getattr(files, name)
         for break_it in (lambda: path.write_text("no PEM"), path.unlink):
             break_it()
-            with pytest.raises(LineOodError, match="--tls-.*(No such file|wanted PEM)"):
+            with pytest.raises(LineOodError, match=r"--tls-.*(No such file|wanted PEM)"):
                 Tls(files.certificate, files.key, files.roots)
 
     @pytest.mark.parametrize(
