@@ -10,12 +10,12 @@ httptools bounds neither the size nor the time of headers. Times are looked at o
 from __future__ import annotations
 
 import logging
-from asyncio import AbstractEventLoop, Transport
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any
 
 from uvicorn import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -33,6 +33,8 @@ from service.problems import (
 )
 
 log = logging.getLogger(__name__)
+
+Wire = Any  # an asyncio.Transport, but uvloop's are no subclasses of it
 
 MAX_HEADERS = 100
 MAX_HEADER_BYTES = 32 * 2**10  # the request line included
@@ -90,13 +92,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._is_surplus = False
         self._is_deaf = False  # what still comes is thrown away
         self._refusal: ServiceError | None = None
-        self._wire: Transport
+        self._wire: Wire
 
-    def connection_made(self, transport: Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: Wire) -> None:
         """Take a connection, or not."""
         super().connection_made(transport)
         self._wire = transport
-        self.transport = cast("Transport", _Gentle(transport, self._close_gently))
+        self.transport = _Gentle(transport, self._close_gently)  # type: ignore[assignment]  # in all that matters
         surplus = len(self.connections) - self._bounds.max_connections
         if surplus > SPARE_CONNECTIONS:
             self._abort("too_many_connections")
@@ -228,7 +230,7 @@ class BoundedProtocol(HttpToolsProtocol):
 class _Gentle:
     """A transport that is closed in another way."""
 
-    def __init__(self, wire: Transport, close: Callable[[], None]) -> None:
+    def __init__(self, wire: Wire, close: Callable[[], None]) -> None:
         self._wire = wire
         self._close = close
         self._is_closed = False
