@@ -37,7 +37,9 @@ fi
 for mounted in / /mnt "$closed" /tmp /dev/shm /run; do
     [ -z "$mounted" ] || mount -o remount,bind,ro "$mounted" 2>/dev/null || true
 done
-if touch /probe /tmp/probe /dev/shm/probe 2>/dev/null; then echo "something is writable" >&2; exit 99; fi
+for folder in / /tmp /var/tmp /dev/shm; do
+    if touch "$folder/probe" 2>/dev/null; then echo "$folder is writable" >&2; exit 99; fi
+done
 cd /
 exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --bounding-set=-all --no-new-privs \
     env --ignore-environment "$@"
