@@ -39,7 +39,7 @@ VOLUME ["/cache"]
 EXPOSE 8080
 # No proxy is asked for the container's own address, whatever proxy the container has been given.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open('http://127.0.0.1:' + os.environ['LINE_OOD_PORT'] + '/readyz', timeout=4)"]
+    CMD ["python", "-c", "import os, ssl, urllib.request as r; r.build_opener(r.ProxyHandler({}), r.HTTPSHandler(context=ssl._create_unverified_context())).open(('https' if 'LINE_OOD_TLS_CERT' in os.environ else 'http') + '://127.0.0.1:' + os.environ['LINE_OOD_PORT'] + '/readyz', timeout=4)"]
 ENTRYPOINT ["line-ood"]
 CMD ["serve"]
 

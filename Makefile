@@ -5,7 +5,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo serve install test lint types check image-check bench clean
+.PHONY: demo serve install test lint types check audit image-check bench clean
 
 demo: $(VENV)/.demo  ## install, then serve the embedded default
 	$(BIN)/line-ood serve
@@ -24,11 +24,18 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/bandit --quiet --recursive --configfile pyproject.toml scoring calibration service
 
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
 check: lint types test  ## what CI runs
+
+audit: $(VENV)/.dev  ## look for known holes in dependencies; needs the internet itself, a mirror of PyPI does not do
+	$(PYTHON) -m venv .audit
+	.audit/bin/pip install --quiet pip-audit
+	$(BIN)/pip freeze --exclude-editable > .audit/installed.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip --requirement .audit/installed.txt
 
 bench: $(VENV)/.dev  ## our server beside its peers, an hour; needs wrk: make bench DATA=folder-with-imagenet_sample
 	$(BIN)/python -m benchmarks.serving $(DATA) $(ARGS)
@@ -37,7 +44,7 @@ image-check:  ## build the cpu image without an engine, start it, ask it; see do
 	./scripts/image-check
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) .audit build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

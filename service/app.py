@@ -13,6 +13,9 @@ from starlette.exceptions import HTTPException
 from scoring.errors import LineOodError
 from service.capture.capture import Capture
 from service.context import RequestContext
+from service.documentation import add_documentation
+from service.guard import HEALTH, Guard
+from service.keys import Keys
 from service.metrics import Metrics
 from service.model_routes import router as model_router
 from service.models import Models
@@ -28,6 +31,7 @@ from service.routes import direct, router
 from service.schemas import ImageErrorDetail
 from service.settings import Settings
 from service.sources import Loaded
+from service.watched import watching
 
 
 def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
@@ -37,6 +41,7 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
     monitor = Monitor(Limits.of(settings), keeper.read() if keeper else None)
     capture = Capture.of(settings, metrics.registry, [each.source.name for each in loaded])
     models = Models(loaded, settings, metrics, monitor.watch)
+    keys = Keys(settings.api_keys, settings.admin_keys)
     metrics.registry.register(MonitorCollector(monitor.report, lambda: keeper.saved_at if keeper else None))
 
     @asynccontextmanager
@@ -46,25 +51,31 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
             capture.running() if capture else nullcontext(),
             models.running(),
         ):
-            yield
+            with watching(*keys.watched):
+                yield
 
     app = FastAPI(
         title="LINe out-of-distribution scores",
         description="Predictions of an image classifier, and whether to trust each of them.",
         version=version("line-ood"),
         lifespan=lifespan,
+        docs_url=None,  # these would load their scripts from elsewhere
+        redoc_url=None,
         redirect_slashes=False,  # a redirect would name whatever host the client claims
     )
     app.state.settings, app.state.metrics = settings, metrics
     app.state.models, app.state.monitor, app.state.capture = models, monitor, capture
+    app.state.keys = keys
     app.include_router(direct)
     app.include_router(router)
     app.include_router(model_router)
     app.include_router(monitoring)
     app.include_router(open_inference)
+    add_documentation(app, open_paths=HEALTH if keys.protect_clients else None)
     app.add_exception_handler(LineOodError, _tell_error)
     app.add_exception_handler(HTTPException, _tell_http_error)
     app.add_exception_handler(RequestValidationError, _tell_validation_error)
+    app.add_middleware(Guard, keys=keys, metrics=metrics)
     app.add_middleware(
         RequestContext,
         metrics=metrics,
@@ -77,7 +88,13 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
 async def _tell_error(request: Request, error: Exception) -> Response:
     if not isinstance(error, ServiceError):
         return _respond(request, describe(error))
-    return _respond(request, describe(error), retry_after_s=error.retry_after_s, errors=error.errors)
+    return _respond(
+        request,
+        describe(error),
+        retry_after_s=error.retry_after_s,
+        challenge=error.challenge,
+        errors=error.errors,
+    )
 
 
 async def _tell_http_error(request: Request, error: Exception) -> Response:
@@ -100,6 +117,7 @@ def _respond(
     problem: Problem,
     *,
     retry_after_s: int | None = None,
+    challenge: str | None = None,
     errors: list[ImageErrorDetail] | None = None,
 ) -> Response:
     metrics: Metrics = request.app.state.metrics
@@ -109,5 +127,6 @@ def _respond(
         instance=request.url.path,
         request_id=request.state.request_id,
         retry_after_s=retry_after_s,
+        challenge=challenge,
         errors=errors,
     )

@@ -13,9 +13,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from scoring.errors import LineOodError, UndecodableError
 from service.problems import EmptyImageError, MalformedRequestError, TooLargeError, UnsupportedMediaTypeError
-from service.schemas import Instances
+from service.schemas import MAX_INSTANCES, Instances
 
 Encoded = bytes | LineOodError  # an image, or why there is none: it fails alone
+
+MAX_COMMAS = 4 * MAX_INSTANCES  # in a JSON body; there are none in base64
 
 FORMS = "image/*, application/octet-stream, multipart/form-data or application/json"
 
@@ -87,6 +89,8 @@ async def _join(stream: AsyncGenerator[bytes, None]) -> bytes:
 
 
 def _read_json(body: bytes, max_images: int) -> Sequence[Encoded]:
+    if body.count(b",") > MAX_COMMAS:  # parsing millions of small values would hold up every other request
+        raise TooLargeError(f"the body has more than {MAX_COMMAS} values")
     try:
         parsed = Instances.model_validate_json(body)
     except ValidationError as error:

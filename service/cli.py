@@ -30,6 +30,7 @@ def serve(**flags: Any) -> None:
     from service.server import listen, url_of
     from service.server import serve as run
     from service.sources import read_sources
+    from service.tls import Tls
 
     # Until the server drains, a signal ends the process cleanly; as PID 1 it would have no effect otherwise.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -37,12 +38,13 @@ def serve(**flags: Any) -> None:
     settings = _read_settings(flags)
     sources = read_sources(settings)
     configure(settings.log_level)
+    tls = Tls.of(settings)
     listener = listen(settings.host, settings.port)
     application = create_app(_load(sources), settings)  # nobody else keeps what was loaded: it may be replaced
-    url = url_of(listener)
+    url = url_of(listener, "http" if tls is None else "https")
     typer.echo(f"{', '.join(application.state.models)} on {url} (API: {url}/docs); try:")
     typer.echo(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {url}/v1/predict")
-    run(application, settings, listener)
+    run(application, settings, listener, tls)
 
 
 def _load(sources: Sequence[Source]) -> list[Loaded]:

@@ -95,8 +95,15 @@ class RequestContext:
             "status": status,
             "duration_ms": round(1000 * seconds, 3),
         }
+        if key := scope["state"].get("key"):
+            fields["key"] = key  # the name of it
         log.log(level, "request", extra=fields)
 
 
+def new_id() -> str:
+    """An id for a request that has none."""
+    return f"{_PROCESS}{next(_NUMBERS):016x}"
+
+
 def _choose_id(given: str) -> str:
-    return given if _GOOD_ID.fullmatch(given) else f"{_PROCESS}{next(_NUMBERS):016x}"
+    return given if _GOOD_ID.fullmatch(given) else new_id()

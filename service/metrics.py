@@ -7,7 +7,7 @@ What is counted of each model stands in `service.model_metrics`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from prometheus_client import (
@@ -52,6 +52,10 @@ class Metrics:
         self._refused = Counter(
             "line_ood_refused_requests", "Requests without results, by reason.", ["reason"], registry=registry
         )
+        self._ended = Counter(
+            "line_ood_ended_connections", "Connections ended without an answer.", ["reason"], registry=registry
+        )
+        self._connections = Gauge("line_ood_open_connections", "Connections of clients.", registry=registry)
         self._ready = Gauge("line_ood_ready", "1 while the server takes work.", registry=registry)
         self._loads = Counter(
             "line_ood_loads", "Loads of a model after the start, by outcome.", ["model", "outcome"], registry=registry
@@ -59,6 +63,10 @@ class Metrics:
         self.of_models = ModelFamilies(registry, max_batch)
         for kind in KINDS.values():
             self._refused.labels(kind.code)
+
+    def watch_connections(self, count: Callable[[], int]) -> None:
+        """Ask for this number at each scrape."""
+        self._connections.set_function(count)
 
     def set_ready(self, ready: bool) -> None:
         """Work is taken from now on, or no longer."""
@@ -78,6 +86,10 @@ class Metrics:
         for model in models:
             for outcome in LOADS:
                 self._loads.labels(model, outcome)
+
+    def connection_ended(self, reason: str) -> None:
+        """A connection is over, without an answer to its last request, or without a request at all."""
+        self._ended.labels(reason).inc()
 
     def load_ended(self, model: str, outcome: str) -> None:
         """A model has been loaded again, or was not to be."""

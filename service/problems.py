@@ -2,7 +2,8 @@
 
 bytes ─▶ body ─▶ [admission] ─▶ decode ─▶ [queue] ─▶ batch ─▶ answer
          400 413 415  429         415 422     504 499    500
-before all of it: 503 while starting or draining, 404 for a model that is not served.
+before all of it: 503 while starting or draining, or for too many connections; 401 403 for keys; 404 for a model that is
+not served; and for headers that are too large, too late or no HTTP 431 408 400.
 
 The errors of single images come from `scoring.errors`; their statuses stand in the same table.
 """
@@ -33,6 +34,7 @@ class ServiceError(LineOodError):
 
     retry_after_s: int | None = None
     errors: list[ImageErrorDetail] | None = None
+    challenge: str | None = None  # how to prove who one is, for WWW-Authenticate
 
 
 class MalformedRequestError(ServiceError):
@@ -120,6 +122,36 @@ class DecodingError(ServiceError):
     """The server, not the image, is at fault: out of memory, say; the log has the reason."""
 
 
+class MissingKeyError(ServiceError):
+    """The request needs a key and has none."""
+
+    challenge = 'Bearer realm="line-ood"'
+
+
+class UnknownKeyError(ServiceError):
+    """The request's key is nobody's."""
+
+    challenge = 'Bearer realm="line-ood", error="invalid_token"'
+
+
+class ForbiddenError(ServiceError):
+    """The request's key does not open this."""
+
+
+class HeadersLateError(ServiceError):
+    """A request has begun, and its headers do not end."""
+
+
+class HeadersTooLargeError(ServiceError):
+    """Too many headers, or too many bytes of them."""
+
+
+class TooManyConnectionsError(ServiceError):
+    """As many connections as there may be are open already."""
+
+    retry_after_s = 1
+
+
 @dataclass(frozen=True)
 class Kind:
     """How an error is told: HTTP status, machine-readable code, title."""
@@ -132,6 +164,10 @@ class Kind:
 KINDS: dict[type[BaseException], Kind] = {
     MalformedRequestError: Kind(400, "malformed_request", "Malformed request"),
     EmptyImageError: Kind(400, "empty_image", "Empty image"),
+    MissingKeyError: Kind(401, "key_missing", "Key missing"),
+    UnknownKeyError: Kind(401, "key_unknown", "Key unknown"),
+    ForbiddenError: Kind(403, "forbidden", "Forbidden"),
+    HeadersLateError: Kind(408, "headers_late", "Headers late"),
     UnknownModelError: Kind(404, "unknown_model", "Unknown model"),
     LoadUnderWayError: Kind(409, "load_under_way", "Load under way"),
     TooLargeError: Kind(413, "too_large", "Request too large"),
@@ -144,11 +180,13 @@ KINDS: dict[type[BaseException], Kind] = {
     LoadRefusedError: Kind(422, "load_refused", "Load refused"),
     SomeImagesFailedError: Kind(422, "some_images_failed", "Not every image could be scored"),
     QueueFullError: Kind(429, "queue_full", "Queue full"),
+    HeadersTooLargeError: Kind(431, "headers_too_large", "Headers too large"),
     ClientGoneError: Kind(499, "client_gone", "Client gone"),
     DecodingError: Kind(500, "decoding_failed", "Decoding failed"),
     InferenceError: Kind(500, "inference_failed", "Inference failed"),
     LoadFailedError: Kind(500, "load_failed", "Load failed"),
     NotReadyError: Kind(503, "not_ready", "Not ready"),
+    TooManyConnectionsError: Kind(503, "too_many_connections", "Too many connections"),
     DeadlinePassedError: Kind(504, "deadline_passed", "Deadline passed"),
     Exception: Kind(500, "internal_error", "Internal error"),
 }
@@ -180,6 +218,7 @@ def respond(
     instance: str,
     request_id: str,
     retry_after_s: int | None = None,
+    challenge: str | None = None,
     errors: list[ImageErrorDetail] | None = None,
 ) -> JSONResponse:
     """A problem+json answer. `error` repeats `detail`: clients of the Open Inference Protocol read it."""
@@ -196,4 +235,6 @@ def respond(
     if errors is not None:
         content["errors"] = errors
     headers = {} if retry_after_s is None else {"Retry-After": str(retry_after_s)}
+    if challenge is not None:
+        headers["WWW-Authenticate"] = challenge
     return JSONResponse(content, problem.kind.status, headers, media_type="application/problem+json")

@@ -149,6 +149,7 @@ async def _predict(request: Request, query: PredictQuery, served: Served) -> Res
     return Response(orjson.dumps(answer), media_type="application/json", headers=headers)
 
 
+@router.head("/livez", include_in_schema=False)
 @router.get("/livez", responses={503: {"model": Health}})
 async def livez(request: Request) -> Response:
     """200 while this process can score images; 503 once it has to be restarted."""
@@ -157,6 +158,7 @@ async def livez(request: Request) -> Response:
     return _health("alive") if alive else _health("dead", "the inference thread is gone or stuck", 503)
 
 
+@router.head("/readyz", include_in_schema=False)
 @router.get("/readyz", responses={503: {"model": Health}})
 async def readyz(request: Request) -> Response:
     """200 while every model takes requests; 503 before the warm-up, while draining, without an inference thread."""

@@ -116,6 +116,20 @@ class Settings(BaseSettings):
     capture_queue_bytes: Annotated[
         PositiveInt, Field(description="Memory for images that are to be written; more are dropped.")
     ] = 64 * 2**20
+    max_connections: Annotated[
+        PositiveInt, Field(description="Connections open at one time; what is more gets 503, but for health.")
+    ] = 1000
+    api_keys: Annotated[
+        Path | None, Field(description="File of the keys that clients need, by digest; none are needed otherwise.")
+    ] = None
+    admin_keys: Annotated[
+        Path | None, Field(description="File of the keys that administration needs; it is refused otherwise.")
+    ] = None
+    tls_cert: Annotated[Path | None, Field(description="PEM file with the certificate; plain HTTP otherwise.")] = None
+    tls_key: Annotated[Path | None, Field(description="PEM file with the certificate's key.")] = None
+    tls_client_ca: Annotated[
+        Path | None, Field(description="PEM file with who signs clients' certificates; clients need none otherwise.")
+    ] = None
     log_level: Annotated[LogLevel, Field(description="debug, info, warning or error.")] = "info"
 
     @model_validator(mode="after")
@@ -125,4 +139,12 @@ class Settings(BaseSettings):
                 f"max_images ({self.max_images}) must not exceed queue_capacity ({self.queue_capacity}): "
                 "such a request could never be admitted"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_whole_tls(self) -> Settings:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key need each other")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ValueError("tls_client_ca needs tls_cert and tls_key")
         return self

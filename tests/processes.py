@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -34,8 +35,10 @@ class RunningServer:
 
 
 @contextmanager
-def running_server(*flags: str, env: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
-    """Start `line-ood serve` on a free port and wait until it is ready."""
+def running_server(
+    *flags: str, env: Mapping[str, str] | None = None, verify: ssl.SSLContext | bool = True
+) -> Iterator[RunningServer]:
+    """Start `line-ood serve` on a free port and wait until it is ready; `verify` is for its certificate."""
     process = subprocess.Popen(
         [COMMAND, "serve", "--port", "0", *flags],
         stdout=subprocess.PIPE,
@@ -51,7 +54,7 @@ def running_server(*flags: str, env: Mapping[str, str] | None = None) -> Iterato
         first_line = process.stdout.readline()
         assert " on http" in first_line, f"the server did not start: {''.join(log)}"
         url = first_line.partition(" on ")[2].split()[0]
-        _wait_until_ready(url, process, log)
+        _wait_until_ready(url, process, log, verify)
         yield RunningServer(url, process, log)
     finally:
         if process.poll() is None:
@@ -62,12 +65,12 @@ def running_server(*flags: str, env: Mapping[str, str] | None = None) -> Iterato
         process.stderr.close()
 
 
-def _wait_until_ready(url: str, process: subprocess.Popen[str], log: list[str]) -> None:
+def _wait_until_ready(url: str, process: subprocess.Popen[str], log: list[str], verify: ssl.SSLContext | bool) -> None:
     end = time.monotonic() + START_S
     while time.monotonic() < end:
         assert process.poll() is None, f"the server ended with {process.returncode}: {''.join(log)}"
         try:
-            if httpx.get(f"{url}/readyz", timeout=5).status_code == 200:
+            if httpx.get(f"{url}/readyz", timeout=5, verify=verify).status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.1)

@@ -75,3 +75,13 @@ def test_the_documents_do_not_name_missing_files():
     for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
         for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_the_threat_model_names_tests_that_exist():
+    """Every threat in docs/security.md but the last has a test, by file or name, and it is there."""
+    tests = {path.relative_to(ROOT).as_posix(): path.read_text() for path in (ROOT / "tests").rglob("*.py")}
+    shown = [shown_by for _, _, shown_by in rows("docs/security.md", "Threats")]
+    names = re.findall(r"tests/[\w/]+\.py|[Tt]est\w+", " ".join(shown))
+    assert len(names) >= len(shown) - 1
+    for name in names:
+        assert name in tests or any(re.search(rf"(def|class) {name}\b", text) for text in tests.values()), name

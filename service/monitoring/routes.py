@@ -29,14 +29,7 @@ async def reset(
     model: Annotated[str | None, Query(description="Of this model; of all otherwise.")] = None,
 ) -> None:
     """Forget a stream, its alarm and its place; needs the admin key."""
-    _check_admin(request)
+    request.app.state.keys.check_admin(request.headers)
     monitor: Monitor = request.app.state.monitor
     if not monitor.reset(model, stream):
         raise HTTPException(404)
-
-
-def _check_admin(request: Request) -> None:
-    keys = getattr(request.app.state, "keys", None)
-    if keys is None:  # nobody can prove to be the operator: a restart without the state file resets, too
-        raise HTTPException(403)
-    keys.check_admin(request.headers)

@@ -15,14 +15,13 @@ import httpx
 import numpy as np
 import pytest
 import torch
-import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
 from calibration.settings import LineSettings
 from scoring.scorer import Scorer
 from service.app import create_app
-from service.server import listen, url_of
+from service.server import listen, make_server, url_of
 from service.settings import Settings
 from service.sources import Loaded, Source, name_of
 from tests.artifacts import calibrate_tiny
@@ -42,9 +41,10 @@ class LiveApp:
 
 
 @contextmanager
-def live(app: FastAPI) -> Iterator[LiveApp]:
+def live(app: FastAPI, **bounds: float) -> Iterator[LiveApp]:
+    """Serve as `line-ood serve` does, but for signals; `bounds` are other times than the server's own."""
     listener = listen("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="on", timeout_graceful_shutdown=1))
+    server = make_server(app, app.state.settings, **bounds)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
