@@ -23,6 +23,7 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
+TICK_S = 0.1  # uvicorn's
 LINGER_S = 0.3  # who has connected before the door closed still gets an answer, which says `Connection: close`
 RESERVE_S = 2.5  # kept from `drain_s` for lingering, and for ending connections and threads
 
@@ -42,6 +43,7 @@ class Server(uvicorn.Server):
         self._drain_s = drain_s
         self._signalled_at: float | None = None
         self._closed_at: float | None = None
+        self._last_tick = 0.0, 0  # when it was, and how many requests had been answered then
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain; uvicorn's own way would cut off who has just connected, and end by the signal."""
@@ -54,17 +56,28 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: finish what was admitted, then stop listening, then linger, then end."""
+        is_quiet = self._is_quiet()
         if self._signalled_at is not None:
             now = time.monotonic()
             is_over = now - self._signalled_at >= self._drain_s - RESERVE_S
             if is_over:
                 self._pipeline.abandon()
-            if self._closed_at is None and (is_over or self._pipeline.admitted == 0):
+            if self._closed_at is None and (is_over or (self._pipeline.admitted == 0 and is_quiet)):
                 self._closed_at = now
                 for listener in self.servers:
                     listener.close()
-            self.should_exit = self._closed_at is not None and now - self._closed_at >= LINGER_S
+            has_lingered = self._closed_at is not None and now - self._closed_at >= LINGER_S
+            self.should_exit = has_lingered and (is_over or is_quiet)
         return await super().on_tick(counter)
+
+    def _is_quiet(self) -> bool:
+        """Whether nothing was answered since the last tick, and that was not long ago: a busy loop may have been deaf.
+
+        Closing the door resets whoever stands before it; the end resets a connection whose request was not read.
+        """
+        then, answered = self._last_tick
+        self._last_tick = now, answered_now = time.monotonic(), self.server_state.total_requests
+        return answered_now == answered and now - then < 2 * TICK_S
 
 
 def serve(app: FastAPI, settings: Settings, listener: socket.socket) -> None:
