@@ -26,7 +26,7 @@ from torchvision import models
 from benchmarks.cifar10 import FACTORY
 from benchmarks.scoring import BATCH, D, K, in_turn, make_detector, make_head
 from calibration.dataset import LabelledImages, list_images
-from calibration.masks import build_masks, choose_method
+from calibration.learnt import learn
 from calibration.separation import mean_separation, separate
 from calibration.settings import PRESETS, LineSettings
 from calibration.statistics import FeatureStatistics
@@ -120,10 +120,7 @@ def first_of_each(sample: Sample, images: int) -> Sample:
 
 def line_of(sample: Sample, head: Head, settings: LineSettings) -> LineDetector:
     """LINe, fitted to the same features."""
-    statistics = FeatureStatistics(*head.weight.shape)
-    statistics.update(sample.features, sample.labels)
-    method = choose_method(statistics, settings)
-    return LineDetector(head, build_masks(statistics, head.weight, method), method.clip)
+    return learn(FeatureStatistics.of(sample.features, sample.labels, len(head.bias)), head, settings).detector
 
 
 def scores(line: LineDetector, methods: dict[str, Method], features: Features) -> dict[str, FloatArray]:

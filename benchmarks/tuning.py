@@ -101,8 +101,7 @@ def see(classifier: Classifier, masks: LabelledImages) -> tuple[Sample, dict[str
 
 def line_of(sample: Sample, head: Head, settings: LineSettings) -> Learnt:
     """LINe as it would be served."""
-    statistics = FeatureStatistics(*head.weight.shape)
-    statistics.update(sample.features, sample.labels)
+    statistics = FeatureStatistics.of(sample.features, sample.labels, len(head.bias))
     return learn(statistics, head, settings)
 
 

@@ -41,8 +41,7 @@ def score_candidates(
     """
 
     def fit(features: Features, labels: Classes) -> Score:
-        statistics = FeatureStatistics(*head.weight.shape)
-        statistics.update(features, labels)
+        statistics = FeatureStatistics.of(features, labels, len(head.bias))
         learnt = learn(statistics, head, settings)
         ensemble = fit_ensemble(head, learnt, Sample(features, labels), roster).ensemble
         return lambda scored: scores_of(ensemble, scored.to(head.weight.device), ensemble.names)

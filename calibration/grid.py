@@ -100,8 +100,7 @@ class _Part:
 
 
 def _teach(features: Features, labels: Classes, head: Head, variant: Variant) -> tuple[FeatureStatistics, Contribution]:
-    statistics = FeatureStatistics(*head.weight.shape)
-    statistics.update(features, labels)
+    statistics = FeatureStatistics.of(features, labels, len(head.bias))
     nothing_removed = Method(variant=variant, p_a=0, p_w=0, clip=None)
     return statistics, build_masks(statistics, head.weight, nothing_removed).contribution
 

@@ -131,7 +131,7 @@ def _compared(tuning: Tuning) -> dict[str, object]:
     """Methods against kinds of outliers, best first, as the table of an evaluation has them."""
     rows = {(row.method, row.ood): asdict(row) for row in tuning.choice.rows}
     folders = [*tuning.outliers, MEAN]
-    methods = sorted({method for method, _ in rows}, key=lambda method: -rows[method, MEAN]["auroc"])
+    methods = tuning.choice.ranked
     return {
         "rows": rows,
         "methods": methods,

@@ -33,6 +33,12 @@ class Choice:
     primary: str
     warnings: tuple[str, ...]
 
+    @property
+    def ranked(self) -> list[str]:
+        """The methods, those with the greatest mean AUROC first."""
+        means = [row for row in self.rows if row.ood == MEAN]
+        return [row.method for row in sorted(means, key=lambda row: -row.auroc)]
+
 
 def choose(scores: Mapping[str, MethodScores], given: str | None = None) -> Choice:
     """Compare methods.

@@ -52,8 +52,7 @@ def reference_scores(head: Head, learnt: Learnt, sample: Sample, names: Sequence
 
 def _taught(head: Head, learnt: Learnt, sample: Sample, names: Sequence[str]) -> Ensemble:
     on_cpu = Head(head.weight.cpu(), head.bias.cpu())
-    statistics = FeatureStatistics(*head.weight.shape)
-    statistics.update(sample.features, sample.labels)
+    statistics = FeatureStatistics.of(sample.features, sample.labels, len(head.bias))
     masks = build_masks(statistics, on_cpu.weight, learnt.method)
     detector = LineDetector(head, masks, learnt.method.clip)
     others = fit_all([name for name in names if name != LINE], sample, on_cpu, detector)

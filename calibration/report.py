@@ -63,10 +63,9 @@ def choice_table(tuning: Tuning) -> str:
     """How all scores compare, best first: FPR95 / AUROC in percent, cross-validated, for each kind of outliers."""
     rows = {(row.method, row.ood): row for row in tuning.choice.rows}
     columns = [*tuning.outliers, MEAN]
-    methods = sorted({method for method, _ in rows}, key=lambda method: -rows[method, MEAN].auroc)
     cells = [
         [method, *(f"{_percent(rows[method, kind].fpr95)} / {_percent(rows[method, kind].auroc)}" for kind in columns)]
-        for method in methods
+        for method in tuning.choice.ranked
     ]
     return table(["method", *columns], cells)
 

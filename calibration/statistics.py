@@ -36,6 +36,13 @@ class FeatureStatistics:
         self._histogram: Int64[Tensor, "bins"] = torch.zeros(BINS, dtype=torch.int64)
 
     @classmethod
+    def of(cls, features: Features, labels: Classes, class_count: int) -> FeatureStatistics:
+        """Those of features that are at hand."""
+        statistics = cls(class_count, features.shape[1])
+        statistics.update(features, labels)
+        return statistics
+
+    @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FeatureStatistics:
         """What `tensors` gave, to go on with."""
         restored = cls(*tensors["sums"].shape)

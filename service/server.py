@@ -93,7 +93,7 @@ class Server(uvicorn.Server):
     def _is_quiet(self) -> bool:
         """Whether nothing was answered since the last tick, and that was not long ago: a busy loop may have been deaf.
 
-        Closing the door resets whoever stands before it, and closing a connection whose request has not been read.
+        Closing the door resets whoever stands before it; the end resets a connection whose request was not read.
         """
         then, answered = self._last_tick
         self._last_tick = now, answered_now = time.monotonic(), self.server_state.total_requests

@@ -12,16 +12,17 @@ Stored is m; W' follows from it. Products are taken in float64, where they are e
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from scoring.detector import LineDetector
 from scoring.line import energy
-from scoring.methods.method import NEGATIVE, Method
+from scoring.methods.mean_method import MeanMethod
+from scoring.methods.method import NEGATIVE
 from scoring.methods.sample import FeatureVector, Sample
-from scoring.methods.stored import check_settings, check_tensors
+from scoring.methods.stored import Range
 from scoring.types import Classes, Features, Head, HeadWeight, Logits, Scores
 
 PERCENTILE = 90.0  # OpenOOD's, for all networks; the paper's on CIFAR, where on ImageNet it takes 70
@@ -39,42 +40,22 @@ def dice(features: Features, sparse_head: Head) -> Scores:
     return energy(torch.addmm(sparse_head.bias, features.float(), sparse_head.weight.T))
 
 
-class Dice(Method):
+class Dice(MeanMethod):
     """See `dice`."""
 
     name = "dice"
+    defaults: ClassVar[Mapping[str, float]] = {"percentile": PERCENTILE}
+    ranges: ClassVar[Mapping[str, Range]] = {"percentile": (0, 100)}
 
-    def __init__(self, head: Head, percentile: float, mean: FeatureVector) -> None:
-        self._percentile, self._mean = percentile, mean
-        self._head = Head(sparse_weight(head.weight, mean, percentile), head.bias)
+    def __init__(self, head: Head, settings: Mapping[str, float], mean: FeatureVector) -> None:
+        super().__init__(head, settings, mean)
+        self._head = Head(sparse_weight(head.weight, mean, settings["percentile"]), head.bias)
 
     def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return dice(features, self._head)
 
-    def settings(self) -> dict[str, float]:
-        """The percentile of weights that are removed."""
-        return {"percentile": self._percentile}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The mean feature vector."""
-        return {"mean": self._mean}
-
     @classmethod
     def objection(cls, sample: Sample, head: Head, line: LineDetector) -> str:
         """Features of either sign: their mean tells nothing of their size."""
         return NEGATIVE if sample.has_negative else ""
-
-    @classmethod
-    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> Dice:
-        """Take the mean."""
-        return cls(head, PERCENTILE, sample.mean)
-
-    @classmethod
-    def restore(
-        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
-    ) -> Dice:
-        """See `Method.restore`."""
-        check_settings(cls.name, settings, {"percentile": (0, 100)})
-        check_tensors(cls.name, tensors, {"mean": (torch.float32, (head.weight.shape[1],))})
-        return cls(head, settings["percentile"], tensors["mean"])

@@ -17,10 +17,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from scoring.detector import LineDetector
-from scoring.methods.method import Method
-from scoring.methods.sample import FeatureVector, Sample
-from scoring.methods.stored import check_settings, check_tensors
+from scoring.methods.mean_method import MeanMethod
+from scoring.methods.sample import FeatureVector
 from scoring.types import Classes, Features, Head, HeadWeight, Logits, Scores
 
 SAME = 1e-12  # squared distance of weights that are taken for equal, beside their squared lengths
@@ -47,36 +45,15 @@ def fdbd(features: Features, logits: Logits, inverse: InverseDistances, mean: Fe
     return -distances.sum(1) / (max(logits.shape[1] - 1, 1) * normaliser)
 
 
-class FDbd(Method):
+class FDbd(MeanMethod):
     """See `fdbd`."""
 
     name = "fdbd"
 
-    def __init__(self, head: Head, mean: FeatureVector) -> None:
-        self._inverse, self._mean = inverse_distances(head.weight), mean.to(head.weight.device)
+    def __init__(self, head: Head, settings: Mapping[str, float], mean: FeatureVector) -> None:
+        super().__init__(head, settings, mean)
+        self._inverse = inverse_distances(head.weight)
 
     def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return fdbd(features, logits, self._inverse, self._mean)
-
-    def settings(self) -> dict[str, float]:
-        """Nothing is set."""
-        return {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The mean feature vector."""
-        return {"mean": self._mean.cpu()}
-
-    @classmethod
-    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> FDbd:
-        """Take the mean."""
-        return cls(head, sample.mean)
-
-    @classmethod
-    def restore(
-        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
-    ) -> FDbd:
-        """See `Method.restore`."""
-        check_settings(cls.name, settings, {})
-        check_tensors(cls.name, tensors, {"mean": (torch.float32, (head.weight.shape[1],))})
-        return cls(head, tensors["mean"])

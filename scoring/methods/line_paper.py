@@ -12,19 +12,15 @@ set or stored here: percentiles, clip and thresholds are `line`'s, and the two d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import Tensor
 
 from scoring.detector import LineDetector
-from scoring.methods.method import Method
+from scoring.methods.method import PlainMethod
 from scoring.methods.sample import Sample
-from scoring.methods.stored import check_settings, check_tensors
 from scoring.types import Classes, Features, Head, Logits, Scores
 
 
-class LinePaper(Method):
+class LinePaper(PlainMethod):
     """See above.
 
     Args:
@@ -40,14 +36,6 @@ class LinePaper(Method):
         """See `Method.score`."""
         return self._detector.energy(features, routed)
 
-    def settings(self) -> dict[str, float]:
-        """Nothing but what LINe has."""
-        return {}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Nothing but what LINe has."""
-        return {}
-
     @classmethod
     def objection(cls, sample: Sample, head: Head, line: LineDetector) -> str:
         """No contribution is negative, or none is pruned: `line` has the same masks, and so the same scores."""
@@ -55,15 +43,6 @@ class LinePaper(Method):
         return "it is what line already is here: the same masks" if same else ""
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> LinePaper:
+    def of(cls, head: Head, line: LineDetector) -> LinePaper:
         """Derive the masks from LINe's contribution, which is of all images and not of the sample alone."""
-        return cls(line.paper())
-
-    @classmethod
-    def restore(
-        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
-    ) -> LinePaper:
-        """See `Method.restore`."""
-        check_settings(cls.name, settings, {})
-        check_tensors(cls.name, tensors, {})
         return cls(line.paper())

@@ -67,8 +67,13 @@ class Method(ABC):
         """
 
 
-class LogitsMethod(Method):
-    """A method that needs nothing but the logits, and has nothing to learn or to set."""
+class PlainMethod(Method):
+    """A method that follows from head and LINe alone: nothing of its own is learnt, set or stored."""
+
+    @classmethod
+    @abstractmethod
+    def of(cls, head: Head, line: LineDetector) -> PlainMethod:
+        """Make it."""
 
     def settings(self) -> dict[str, float]:
         """Nothing is set."""
@@ -79,15 +84,24 @@ class LogitsMethod(Method):
         return {}
 
     @classmethod
-    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> LogitsMethod:
+    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> PlainMethod:
         """Nothing is learnt."""
-        return cls()
+        return cls.of(head, line)
 
     @classmethod
     def restore(
         cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
-    ) -> LogitsMethod:
+    ) -> PlainMethod:
         """See `Method.restore`."""
         check_settings(cls.name, settings, {})
         check_tensors(cls.name, tensors, {})
+        return cls.of(head, line)
+
+
+class LogitsMethod(PlainMethod):
+    """A method that needs nothing but the logits."""
+
+    @classmethod
+    def of(cls, head: Head, line: LineDetector) -> LogitsMethod:
+        """Make it."""
         return cls()

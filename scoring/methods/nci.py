@@ -11,14 +11,11 @@ In a network whose training has collapsed, centred features of a class are paral
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from scoring.detector import LineDetector
-from scoring.methods.method import Method
-from scoring.methods.sample import FeatureVector, Sample
-from scoring.methods.stored import check_settings, check_tensors
+from scoring.methods.mean_method import MeanMethod
+from scoring.methods.sample import FeatureVector
+from scoring.methods.stored import Range
 from scoring.types import Classes, Features, Head, HeadWeight, Logits, Scores
 
 ALPHA = 1e-4  # OpenOOD's before it is tuned, which needs OOD images
@@ -33,36 +30,17 @@ def nci(features: Features, logits: Logits, weight: HeadWeight, mean: FeatureVec
     return -proximity - alpha * features.abs().sum(1)
 
 
-class Nci(Method):
+class Nci(MeanMethod):
     """See `nci`."""
 
     name = "nci"
+    defaults: ClassVar[Mapping[str, float]] = {"alpha": ALPHA}
+    ranges: ClassVar[Mapping[str, Range]] = {"alpha": (0, 1e6)}
 
-    def __init__(self, head: Head, alpha: float, mean: FeatureVector) -> None:
-        self._weight, self._alpha, self._mean = head.weight, alpha, mean.to(head.weight.device)
+    def __init__(self, head: Head, settings: Mapping[str, float], mean: FeatureVector) -> None:
+        super().__init__(head, settings, mean)
+        self._weight, self._alpha = head.weight, settings["alpha"]
 
     def score(self, features: Features, logits: Logits, routed: Classes) -> Scores:
         """See `Method.score`."""
         return nci(features, logits, self._weight, self._mean, self._alpha)
-
-    def settings(self) -> dict[str, float]:
-        """What the length of the features counts."""
-        return {"alpha": self._alpha}
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The mean feature vector."""
-        return {"mean": self._mean.cpu()}
-
-    @classmethod
-    def fit(cls, sample: Sample, head: Head, line: LineDetector) -> Nci:
-        """Take the mean."""
-        return cls(head, ALPHA, sample.mean)
-
-    @classmethod
-    def restore(
-        cls, head: Head, line: LineDetector, settings: Mapping[str, float], tensors: Mapping[str, Tensor]
-    ) -> Nci:
-        """See `Method.restore`."""
-        check_settings(cls.name, settings, {"alpha": (0, 1e6)})
-        check_tensors(cls.name, tensors, {"mean": (torch.float32, (head.weight.shape[1],))})
-        return cls(head, settings["alpha"], tensors["mean"])
