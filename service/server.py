@@ -25,7 +25,9 @@ from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
-LINGER_S = 0.3  # who has connected before the door closed still gets an answer, which says `Connection: close`
+# After the last answer, before the door closes: who was answered last comes again, and would be cut off. And after it:
+# who has connected before still gets an answer, which says `Connection: close`.
+LINGER_S = 0.3
 RESERVE_S = 2.5  # kept from `drain_s` for lingering, and for ending connections and threads
 
 
@@ -43,6 +45,7 @@ class Server(uvicorn.Server):
         self._models = models
         self._drain_s = drain_s
         self._signalled_at: float | None = None
+        self._busy_at = 0.0
         self._closed_at: float | None = None
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -61,13 +64,15 @@ class Server(uvicorn.Server):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: finish what was admitted, then stop listening, then linger, then end."""
+        """Ten times a second: finish what was admitted, linger, stop listening, linger, end."""
         if self._signalled_at is not None:
             now = time.monotonic()
             is_over = now - self._signalled_at >= self._drain_s - RESERVE_S
             if is_over:
                 self._models.abandon()
-            if self._closed_at is None and (is_over or self._models.admitted == 0):
+            if self._models.admitted or not self._busy_at:
+                self._busy_at = now
+            if self._closed_at is None and (is_over or now - self._busy_at >= LINGER_S):
                 self._closed_at = now
                 for listener in self.servers:
                     listener.close()
