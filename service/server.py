@@ -14,6 +14,7 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
 from functools import partial
 from types import FrameType
@@ -69,6 +70,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take SIGHUP as soon as there is something to load anew; until then it waits, see `service.cli`."""
         await super().startup(sockets)
+        if threading.current_thread() is not threading.main_thread():
+            return  # signals are the main thread's; uvicorn leaves its own alone there, too
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._models.ask_to_reload)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
 
