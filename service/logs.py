@@ -24,7 +24,7 @@ class AddRequestId(logging.Filter):
 def configure(level: str) -> None:
     """Send every log of this process through one handler."""
     logging.captureWarnings(True)
-    # What Pillow finds odd in an image is its sender's affair; each would be a line here, and a place in memory for ever.
+    # What Pillow finds odd in an image is its sender's affair; each would be a line here, and be remembered for ever.
     warnings.filterwarnings("ignore", module="PIL")
     logging.config.dictConfig(
         {
