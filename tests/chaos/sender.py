@@ -90,9 +90,16 @@ class Sender:
         for _, writer in self._idle:
             writer.close()
 
+    async def _connection(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if not reader.at_eof():
+                return reader, writer
+            writer.close()  # the server ends what has been idle for a minute
+        return await asyncio.open_connection(self._host, self._port)
+
     async def _exchange(self, identity: str, data: bytes) -> tuple[int, bytes]:
-        connection = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        reader, writer = connection
+        reader, writer = connection = await self._connection()
         head = (
             f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nX-Request-ID: {identity}\r\n"
             f"Content-Length: {len(data)}\r\n\r\n"
