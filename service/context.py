@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -79,7 +80,7 @@ class RequestContext:
             self._tell(scope, status or 499, time.monotonic() - started)
             request_id.reset(token)
 
-    def _mark(self, headers: MutableHeaders, state: Mapping[str, str]) -> None:
+    def _mark(self, headers: MutableHeaders, state: Mapping[str, Any]) -> None:
         headers["X-Request-ID"] = state["request_id"]
         headers["X-Artifact-ID"] = state.get("artifact_id") or self._artifact_id()
         if self._is_draining():

@@ -71,7 +71,10 @@ def test_images_are_counted_by_their_own_threshold(client: httpx.Client, scorer:
     for name, point in scorer.artifact.operating_points.items():
         rejected = sum(scorer.decide(score, point).reject for score in scores)
         for decision, count in (("reject", rejected), ("accept", len(images) - rejected)):
-            assert found[f"line_ood_images_total{[('decision', decision), ('operating_point', name)]}"] == count
+            assert (
+                found[f"line_ood_images_total{[('decision', decision), ('model', 'fine'), ('operating_point', name)]}"]
+                == count
+            )
     default = scorer.artifact.operating_points["default"]
     together = min(scorer.decide(score, default).threshold for score in scores)
     assert sum(score.ood_score > together for score in scores) != sum(scorer.decide(s, default).reject for s in scores)

@@ -22,7 +22,7 @@ from service.problems import ForbiddenError, MissingKeyError, UnknownKeyError
 from service.settings import Settings
 from service.watched import Watched
 from tests.processes import RunningServer, running_server
-from tests.service.conftest import LiveApp, encode, live
+from tests.service.conftest import LiveApp, encode, live, only
 from tests.service.test_protocol import problem_of, status_of, talk
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def files(tmp_path: Path) -> dict[str, Path]:
 @pytest.fixture
 def locked(scorer, files: dict[str, Path]) -> Iterator[LiveApp]:
     """An app with keys, and an endpoint for admins."""
-    app = create_app(scorer, Settings(**files))
+    app = create_app([only(scorer)], Settings(**files))
 
     @app.post("/admin/act")
     async def act(request: Request) -> dict[str, str]:
@@ -139,15 +139,6 @@ class TestChecks:
                 assert key == "stranger"
             assert len(compared) == 2
 
-    def test_it_costs_microseconds(self, tmp_path):
-        """A hundred keys are compared in less than 0.2 ms, on a slow machine; it is some 10 µs on a fast one."""
-        (tmp_path / "keys").write_text("".join(line(f"n{index}", str(index)) for index in range(100)))
-        keys = Keys(tmp_path / "keys", None)
-        started = time.perf_counter()
-        for _ in range(200):
-            keys.check_client({"x-api-key": "57"})
-        assert (time.perf_counter() - started) / 200 < 2e-4
-
 
 class TestHttp:
     def test_a_key_opens(self, locked):
@@ -198,7 +189,7 @@ class TestHttp:
 
     def test_an_admin_endpoint_without_keys_for_clients(self, scorer, files):
         """Where clients need no key, the challenge of an admin endpoint comes from the endpoint."""
-        app = create_app(scorer, Settings(admin_keys=files["admin_keys"]))
+        app = create_app([only(scorer)], Settings(admin_keys=files["admin_keys"]))
 
         @app.post("/admin/act")
         async def act(request: Request) -> dict[str, str]:
