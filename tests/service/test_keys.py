@@ -23,26 +23,16 @@ from service.settings import Settings
 from service.watched import Watched
 from tests.processes import RunningServer, running_server
 from tests.service.conftest import LiveApp, encode, live, only
+from tests.service.keys import ADMIN, KEY, OTHER, bearer, key_files, line
 from tests.service.test_protocol import problem_of, status_of, talk
 
 ROOT = Path(__file__).parents[2]
-KEY, OTHER, ADMIN = "k" * 43, "o" * 43, "a" * 43
 PNG = {"Content-Type": "image/png"}
-
-
-def line(name: str, key: str) -> str:
-    return f"{name}:{sha256(key.encode()).hexdigest()}\n"
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, Path]:
-    (tmp_path / "keys").write_text("# who may ask\n\n" + line("camera-7", KEY) + line("camera-8", OTHER))
-    (tmp_path / "admins").write_text(line("ops", ADMIN) + "# the end\n")
-    return {"api_keys": tmp_path / "keys", "admin_keys": tmp_path / "admins"}
+    return key_files(tmp_path)
 
 
 @pytest.fixture

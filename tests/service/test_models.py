@@ -25,21 +25,22 @@ from service.shadow import MAX_IMAGES
 from service.shadow_metrics import DIFFERENCES
 from service.sources import Loaded, Source, load_all
 from tests.service.conftest import LiveApp, encode, live, only
+from tests.service.keys import KEY, key_files
 from tests.service.test_pressure import busy, sample, until
 from tests.service.test_routes import check_problem
-from tests.service.versions import CPU, DAMAGES, Keys, ask, id_of, load, put, relabelled, score_of, states
+from tests.service.versions import CPU, DAMAGES, ask, id_of, load, put, relabelled, score_of, states
 
 Serve = Callable[..., LiveApp]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start an app with models of one's own; it stops with the test."""
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start an app with models of one's own, that an admin may load; it stops with the test."""
+    keys = key_files(tmp_path)
     with ExitStack() as stack:
 
         def start(*sources: Source, **settings: object) -> LiveApp:
-            app = create_app(load_all(sources), Settings(**settings))
-            app.state.keys = Keys()
+            app = create_app(load_all(sources), Settings(admin_keys=keys["admin_keys"], **settings))
             return stack.enter_context(live(app))
 
         yield start
@@ -197,10 +198,9 @@ def test_one_load_of_a_model_at_a_time(serve, place, tiny_artifact, other_artifa
         assert first.result().json()["outcome"] == "switched"
 
 
-def test_admitted_images_are_answered_by_the_version_that_admitted_them(place, other_artifact, gated):
+def test_admitted_images_are_answered_by_the_version_that_admitted_them(place, other_artifact, gated, tmp_path):
     """Who was let in before the switch waits for the old version, later ones do not; then the old one is gone."""
-    app = create_app([only(gated, place)], Settings())
-    app.state.keys = Keys()
+    app = create_app([only(gated, place)], Settings(admin_keys=key_files(tmp_path)["admin_keys"]))
     old_id, old = gated.artifact.artifact_id, weakref.ref(app.state.models.default.pipeline)
     with live(app) as running, ThreadPoolExecutor(4) as pool:
         waiting = [busy(running, gated, pool), pool.submit(ask, running.url)]
@@ -218,14 +218,18 @@ def test_admitted_images_are_answered_by_the_version_that_admitted_them(place, o
         until(lambda: old() is None)
 
 
-def test_loading_needs_the_admin_key(serve, place, other_artifact):
-    """Without it nothing is read."""
-    app = serve(Source("a", place), shadow_share=1)
-    before = app.app.state.models["a"]
+def test_loading_needs_the_admin_key(serve, place, other_artifact, tmp_path):
+    """Without it nothing is read: a client's is 403, none that is known 401; where there are no admin keys, 403."""
+    closed = serve(Source("a", place), shadow_share=1, api_keys=key_files(tmp_path)["api_keys"])
+    before = closed.app.state.models["a"]
     put(other_artifact, place)
     for what in ("load", "shadow/load"):
-        assert load(app.url, "a", what, {}).status_code == 403
-    assert app.app.state.models["a"] is before
+        check_problem(load(closed.url, "a", what, KEY), 403, "forbidden")
+        check_problem(load(closed.url, "a", what, "wrong"), 401, "key_unknown")
+        check_problem(httpx.post(f"{closed.url}/v1/models/a/{what}"), 401, "key_missing")
+    assert closed.app.state.models["a"] is before
+    with live(create_app(load_all([Source("a", place)]), Settings())) as open_to_all:
+        check_problem(load(open_to_all.url, "a"), 403, "forbidden")
 
 
 def test_one_model_that_is_not_ready_makes_the_server_not_ready(serve, tiny_artifact):
