@@ -28,6 +28,8 @@ __all__ = ["Models", "Served", "pick"]
 
 log = logging.getLogger(__name__)
 
+TURN_S = 60.0  # to wait for another load: one may hang, with a file system or a download
+
 
 class Models(Mapping[str, Served]):
     """From a model's name to the version of it that answers now. All methods belong to the event loop's thread.
@@ -176,10 +178,12 @@ class Models(Mapping[str, Served]):
                     await self._wait_and(load, name)
 
     async def _wait_and(self, load: Callable[[str], Awaitable[Load]], name: str) -> None:
-        while name in self._loads:
-            await asyncio.wait([self._loads[name]])
+        if name in self._loads:
+            await asyncio.wait([self._loads[name]], timeout=TURN_S)
         try:
             await load(name)
+        except LoadUnderWayError as error:
+            log.error("%s is not loaded: %s", name, error)
         except ServiceError:  # has been logged and counted
             return
         except Exception:
@@ -194,8 +198,14 @@ class Models(Mapping[str, Served]):
             raise LoadUnderWayError(f"model {name!r} is being loaded")
 
         async def take_turn() -> Load:
-            async with self._turn:
+            try:
+                await asyncio.wait_for(self._turn.acquire(), TURN_S)
+            except TimeoutError as error:
+                raise LoadUnderWayError(f"{name!r} waits for another model that is being loaded") from error
+            try:
                 return await attempt(what, load, count)
+            finally:
+                self._turn.release()
 
         def end(task: asyncio.Task[Load]) -> None:
             del self._loads[name]

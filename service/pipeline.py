@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 Listener = Callable[[Sequence[Encoded], Sequence[Outcome]], None]
 
+STOP_S = 0.5  # for a forward pass that is under way when all admitted images are answered, or given up
 STUCK_TIMEOUTS = 10  # a forward pass that takes so many times a request's limit will not end
 
 
@@ -87,7 +88,7 @@ class Pipeline:
             yield
         finally:
             self.drain()
-            await aside(partial(self._batcher.stop, timeout_s=1))
+            await aside(partial(self._batcher.stop, timeout_s=STOP_S))
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
 

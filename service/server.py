@@ -38,7 +38,7 @@ LINGER_S = 0.3  # who has connected before the door closed still gets an answer,
 TICK_S = 0.1  # uvicorn's
 OWN_FILES = 100  # that the process holds open beside connections
 ANSWER_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]  # of every answer
-RESERVE_S = 2.5  # kept from `drain_s` for lingering, and for ending connections and threads
+RESERVE_S = 3.0  # kept from `drain_s` for lingering, connections, threads, and what capture and monitor still write
 
 
 class Server(uvicorn.Server):

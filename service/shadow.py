@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 MAX_IMAGES = 64  # that wait
 MAX_BYTES = 64 * 2**20  # of them all
 LOOK_S = 0.01  # between two looks at whether somebody still waits for the device
-STOP_S = 1.0
+STOP_S = 0.5
 
 
 class Answered(NamedTuple):
@@ -81,7 +81,8 @@ class Shadow:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._version = _prepare(scorer)
-        self._served: Judge  # until `follow`, nobody offers anything
+        self._follows = False  # until it does, nobody offers anything
+        self._served: Judge
         self._comparison: Comparison
         metrics.start_from_zero(source.name)
         metrics.info.labels(*self._info(self._version)).set(1)
@@ -164,6 +165,9 @@ class Shadow:
     def _begin_anew(self, served: Judge, version: _Version) -> None:
         comparison = Comparison(self.source.name, served, version.judge, self._metrics)
         with self._changed:
+            if self._follows:
+                self._comparison.withdraw(comparison)
+            self._follows = True
             for _ in self._waiting:  # judged by a version that answers no more
                 self._comparison.pass_over("dropped")
             self._waiting.clear()

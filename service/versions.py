@@ -101,9 +101,8 @@ class Versions:
         """End all threads; what was admitted and has no answer yet is told so."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(self._end(each) for each in self._ends))
-        if self.shadow is not None:
-            await self.shadow.stop()
+        shadows = [] if self.shadow is None else [self.shadow.stop()]
+        await asyncio.gather(*shadows, *(self._end(each) for each in self._ends))
 
     async def load(self) -> Load:
         """Load what the files hold now, beside the version that answers, and switch.

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
 from scoring.scorer import ImageScore
+from service.aside import aside
 from service.batcher import Answer, Outcome
 from service.bodies import Encoded
 from service.capture.backlog import Backlog
@@ -27,7 +28,7 @@ from service.settings import Settings
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 10  # with a target that does not answer, at the start
-END_S = 0.5  # for what still waits when the last answer has been given; the drain has been time enough
+END_S = 0.4  # for what still waits when the last answer has been given; the drain has been time enough
 
 
 class Capture:
@@ -86,7 +87,7 @@ class Capture:
             yield
         finally:
             self._backlog.close()
-            await asyncio.to_thread(self._writer.join, END_S)
+            await aside(partial(self._writer.join, END_S))
             if dropped := self._backlog.clear():
                 self._counts.dropped("stopping", dropped)
                 log.warning("the server stops before all captured images are written", extra={"dropped": dropped})
