@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import weakref
@@ -17,9 +18,12 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from scoring.artifact import Artifact
 from scoring.errors import ArtifactError
 from scoring.scorer import Scorer
 from service.app import create_app
+from service.metrics import Metrics
+from service.model_metrics import ModelMetrics
 from service.settings import Settings
 from service.shadow import MAX_IMAGES
 from service.shadow_metrics import DIFFERENCES
@@ -198,6 +202,50 @@ def test_one_load_of_a_model_at_a_time(serve, place, tiny_artifact, other_artifa
         assert first.result().json()["outcome"] == "switched"
 
 
+def test_a_load_that_hangs_keeps_no_other_waiting(serve, place, tiny_artifact, monkeypatch, caplog):
+    """Another model's load is refused after a while, which says why; the log tells of the load that goes on."""
+    monkeypatch.setattr("service.models.TURN_S", 0.3)
+    monkeypatch.setattr("service.loads.SLOW_S", 0.1)
+    app = serve(Source("a", place), Source("b", tiny_artifact))
+    is_loading, may_load = threading.Event(), threading.Event()
+
+    def hang(source: Source) -> str:
+        is_loading.set()
+        assert may_load.wait(30)
+        return id_of(tiny_artifact)
+
+    monkeypatch.setattr(Source, "artifact_id", hang)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(load, app.url, "a")
+        assert is_loading.wait(30)
+        problem = check_problem(load(app.url, "b"), 409, "load_under_way")
+        assert problem["detail"] == "'b' waits for another model that is being loaded"
+        assert states(app.url)["b"]["loading"] is False
+        until(lambda: any("loading model a still goes on" in message for message in caplog.messages))
+        may_load.set()
+        assert first.result().json()["outcome"] == "unchanged"
+        assert load(app.url, "b").status_code == 200
+
+
+def test_the_last_images_of_an_old_version_leave_no_series(tiny_artifact):
+    """A class that it sees for the first time when the new one answers, and that is called otherwise there."""
+    artifact = Artifact.load(tiny_artifact)
+    names = [f"new {name}" for name in artifact.metadata.classifier.class_names[:-1]]
+    names.append(artifact.metadata.classifier.class_names[-1])
+    classifier = artifact.metadata.classifier.model_copy(update={"class_names": names})
+    renamed = dataclasses.replace(artifact, metadata=artifact.metadata.model_copy(update={"classifier": classifier}))
+    families = Metrics(max_batch=4).of_models
+    old, new = (ModelMetrics(families, "m", each) for each in (artifact, renamed))
+    old.expose()
+    old.image_scored(0.0, 1)
+    new.expose(old)
+    for index in range(len(names)):
+        old.image_scored(0.0, index)
+    (family,) = families.classes.collect()
+    seen = [each.labels["class_name"] for each in family.samples if each.name.endswith("_total")]
+    assert seen == names[-1:]
+
+
 def test_admitted_images_are_answered_by_the_version_that_admitted_them(place, other_artifact, gated, tmp_path):
     """Who was let in before the switch waits for the old version, later ones do not; then the old one is gone."""
     app = create_app([only(gated, place)], Settings(admin_keys=key_files(tmp_path)["admin_keys"]))
@@ -319,10 +367,16 @@ def test_a_shadow_is_loaded_anew(serve, place, tiny_artifact, other_artifact):
     before = app.app.state.models["a"]
     ask(app.url)
     until(lambda: states(app.url)["a"]["shadow"]["scored"] == 1)
+
+    def points() -> set[str]:
+        return {labels["operating_point"] for labels in labels_of(app.url, "line_ood_shadow_decisions_total")}
+
+    assert points() == {"default", "strict"}
     put(other_artifact, place)
     answer = load(app.url, "a", "shadow/load").json()
     assert (answer["outcome"], answer["artifact_id"]) == ("switched", id_of(other_artifact))
     assert states(app.url)["a"]["shadow"]["scored"] == 0
+    assert points() == {"default"}  # of which both versions have a threshold
     assert [each["artifact_id"] for each in labels_of(app.url, "line_ood_shadow_artifact_info")] == [
         id_of(other_artifact)
     ]
