@@ -71,7 +71,7 @@ def _states(alertmanager: str, alert: str) -> set[str]:
 def test_out_of_distribution_traffic_reaches_the_pager(
     artifact: Path, receiver: tuple[str, set[tuple[str, str, str]]], alertmanager: str, tmp_path: Path
 ) -> None:
-    """ID images raise nothing; OOD ones a page, which inhibits the same over an hour, and a ticket; no server a page."""
+    """ID images raise nothing; OOD ones a page, which inhibits that of an hour, and a ticket; no server a page."""
     got = receiver[1]
     folder = tmp_path / "prometheus"
     folder.mkdir()

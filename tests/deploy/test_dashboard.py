@@ -116,7 +116,7 @@ def test_numbers_are_those_of_the_traffic(prometheus: Prometheus) -> None:
 
 @pytest.mark.usefixtures("traffic")
 def test_every_metric_is_shown(server: RunningServer) -> None:
-    """No panel uses a metric that the server lacks, no metric of the program and none that matters of the process is left out."""
+    """Panels use no metric that the server lacks and leave out none of the program nor what matters of the process."""
     families = [
         family
         for family in text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
