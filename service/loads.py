@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from scoring.errors import LineOodError
+from scoring.errors import LineOodError, SelfTestError
 from service.problems import LoadFailedError, LoadRefusedError, NotReadyError, ServiceError
 from service.release import tidy
 
@@ -51,7 +51,7 @@ async def attempt(what: str, load: Callable[[], Awaitable[Load]], count: Callabl
     except NotReadyError:
         raise
     except LineOodError as error:
-        count("refused")
+        count("self_test_failed" if isinstance(error, SelfTestError) else "refused")
         log.error("loading %s was refused, the version before goes on: %s", what, error)
         problem = LoadRefusedError(f"{error}; the version before goes on")
     except Exception as error:

@@ -53,6 +53,7 @@ class Models(Mapping[str, Served]):
         self._reload_asked = asyncio.Event()
         self.state = State.STARTING
         metrics.expect_loads(self._versions)
+        metrics.watch_ready(lambda: self.is_ready)
 
     def __getitem__(self, name: str) -> Served:
         return self._versions[name].served
@@ -92,7 +93,6 @@ class Models(Mapping[str, Served]):
             for versions in self._versions.values():
                 await versions.start()
             self.state = State.READY
-            self._metrics.set_ready(True)
             yield
         finally:
             self.drain()
@@ -103,7 +103,6 @@ class Models(Mapping[str, Served]):
     def drain(self) -> None:
         """Take no more work; what has been admitted is finished."""
         self.state = State.DRAINING
-        self._metrics.set_ready(False)
         for pipeline in self._pipelines():
             pipeline.drain()
 
@@ -132,8 +131,17 @@ class Models(Mapping[str, Served]):
             and not is_any_running()
         )
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model takes requests."""
+        try:
+            self.check_ready()
+        except NotReadyError:
+            return False
+        return True
+
     def check_ready(self) -> None:
-        """Whether every model takes requests.
+        """Make sure that every model takes requests.
 
         Raises:
             NotReadyError: one does not; says which, and why.

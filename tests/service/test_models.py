@@ -22,7 +22,7 @@ from scoring.artifact import Artifact
 from scoring.errors import ArtifactError
 from scoring.scorer import Scorer
 from service.app import create_app
-from service.metrics import Metrics
+from service.metrics import LOADS, Metrics
 from service.model_metrics import ModelMetrics
 from service.settings import Settings
 from service.shadow import MAX_IMAGES
@@ -140,7 +140,9 @@ def test_a_bad_file_is_refused(serve, place, tiny_artifact, other_artifact, dama
     assert reason in problem["detail"]
     answer = ask(app.url)
     assert (answer.status_code, answer.json()["model"]["artifact_id"]) == (200, id_of(tiny_artifact))
-    assert sample(app.url, "line_ood_loads_total", outcome="refused") == 1
+    outcomes = {outcome: sample(app.url, "line_ood_loads_total", outcome=outcome) for outcome in LOADS}
+    counted = "self_test_failed" if reason == "self-test" else "refused"
+    assert outcomes == dict.fromkeys(LOADS, 0) | {counted: 1}
     put(other_artifact, place)
     assert load(app.url, "a").json()["artifact_id"] == id_of(other_artifact)
 
@@ -287,6 +289,7 @@ def test_one_model_that_is_not_ready_makes_the_server_not_ready(serve, tiny_arti
     until(lambda: httpx.get(f"{app.url}/livez").status_code == 503)
     ready = httpx.get(f"{app.url}/readyz")
     assert ready.status_code == 503 and ready.json()["detail"].startswith("b: ")
+    assert sample(app.url, "line_ood_ready") == 0
     assert states(app.url)["b"]["state"] == "dead"
     assert ask(app.url, model="a").status_code == 200
 

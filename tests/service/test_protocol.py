@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import protocol
 from service.app import create_app
+from service.metrics import ENDS, Metrics
 from service.protocol import LINGER_S, MAX_HEADER_BYTES, MAX_HEADERS, SPARE_CONNECTIONS
 from service.settings import Settings
 from tests.service.conftest import GatedScorer, LiveApp, encode, live, only
@@ -316,3 +320,12 @@ def test_a_broken_body_stops_its_request(gated: GatedScorer, start: Callable[...
     while 'line_ood_admitted_images{model="tiny"} 0.0' not in httpx.get(f"{running.url}/metrics").text:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_every_end_is_counted_from_zero():
+    """A reason that a connection ends for has its series from the start: its first event is an increase."""
+    source = Path(protocol.__file__).read_text()
+    reasons = set(re.findall(r'self\._abort\("(\w+)"\)', source))
+    assert reasons == set(ENDS)
+    exposed = Metrics(max_batch=1).exposition().decode()
+    assert all(f'line_ood_ended_connections_total{{reason="{reason}"}} 0.0\n' in exposed for reason in reasons)
