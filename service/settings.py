@@ -8,8 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scoring.embedded import ARTIFACT
@@ -27,6 +36,15 @@ def _split(value: object) -> object:
     if isinstance(values, list) and "" in values:
         raise ValueError(f"an empty value in {value!r}")
     return values
+
+
+def _base_url(value: str) -> str:
+    """A collector's; what is not one would only show when the first spans are lost."""
+    parts = urlsplit(value)
+    is_plain = not (parts.query or parts.fragment or parts.username)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain or "/v1/traces" in parts.path:
+        raise ValueError("wanted a collector's base URL, as http://collector:4318, to which /v1/traces is added")
+    return value
 
 
 Several = Annotated[list[str], NoDecode, BeforeValidator(_split)]
@@ -129,6 +147,10 @@ class Settings(BaseSettings):
     tls_key: Annotated[Path | None, Field(description="PEM file with the certificate's key.")] = None
     tls_client_ca: Annotated[
         Path | None, Field(description="PEM file with who signs clients' certificates; clients need none otherwise.")
+    ] = None
+    otlp_endpoint: Annotated[
+        Annotated[str, AfterValidator(_base_url)] | None,
+        Field(description="URL of the collector that traces go to (docs/tracing.md); none are made otherwise."),
     ] = None
     log_level: Annotated[LogLevel, Field(description="debug, info, warning or error.")] = "info"
 
