@@ -11,12 +11,12 @@ from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
     PositiveInt,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -36,15 +36,6 @@ def _split(value: object) -> object:
     if isinstance(values, list) and "" in values:
         raise ValueError(f"an empty value in {value!r}")
     return values
-
-
-def _base_url(value: str) -> str:
-    """A collector's; what is not one would only show when the first spans are lost."""
-    parts = urlsplit(value)
-    is_plain = not (parts.query or parts.fragment or parts.username)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain or "/v1/traces" in parts.path:
-        raise ValueError("wanted a collector's base URL, as http://collector:4318, to which /v1/traces is added")
-    return value
 
 
 Several = Annotated[list[str], NoDecode, BeforeValidator(_split)]
@@ -149,10 +140,22 @@ class Settings(BaseSettings):
         Path | None, Field(description="PEM file with who signs clients' certificates; clients need none otherwise.")
     ] = None
     otlp_endpoint: Annotated[
-        Annotated[str, AfterValidator(_base_url)] | None,
+        str | None,
         Field(description="URL of the collector that traces go to (docs/tracing.md); none are made otherwise."),
     ] = None
     log_level: Annotated[LogLevel, Field(description="debug, info, warning or error.")] = "info"
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        """What is no collector's would only show when the first spans are lost."""
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        is_plain = not (parts.query or parts.fragment or parts.username or "/v1/traces" in parts.path)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
+            raise ValueError("wanted a collector's base URL, as http://collector:4318, to which /v1/traces is added")
+        return value
 
     @model_validator(mode="after")
     def _fits_the_queue(self) -> Settings:
