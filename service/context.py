@@ -21,6 +21,7 @@ from service.problems import NotReadyError, describe, respond
 log = logging.getLogger("service.access")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # of a request, where tracing is on
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")  # what cannot break a log or a header
 _PROCESS = secrets.token_hex(8)  # with a number behind it, a request's id: no system call for each

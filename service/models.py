@@ -250,5 +250,6 @@ def pick(request: Request, name: str | None = None) -> Served:
     """
     models: Models = request.app.state.models
     served = models.default if name is None else models.find(name)
-    request.scope["state"]["artifact_id"] = served.artifact_id
+    state = request.scope["state"]
+    state["model"], state["artifact_id"] = served.name, served.artifact_id
     return served

@@ -25,6 +25,7 @@ from service.mailbox import Mailbox, Promise
 from service.model_metrics import ModelMetrics
 from service.problems import DecodingError, NotReadyError, QueueFullError
 from service.settings import Settings
+from service.tracing.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -141,9 +142,23 @@ class Pipeline:
         finally:
             self.admitted -= count
 
-    async def score(self, images: Sequence[Encoded], *, every: bool = False) -> list[Outcome]:
-        """Decode and score; each image ends in an answer or in its own error. Cancelling drops what waits."""
-        begun = [self._begin(image, every) for image in images]
+    async def score(
+        self, images: Sequence[Encoded], *, every: bool = False, record: Record | None = None
+    ) -> list[Outcome]:
+        """Decode and score; each image ends in an answer or in its own error. Cancelling drops what waits.
+
+        Args:
+            images: encoded, or why there is none.
+            every: score by all methods.
+            record: takes the times, where the request is traced.
+        """
+        reads: Sequence[Read] = [partial(self._read, image) for image in images]
+        if record is not None:
+            reads = record.watch(reads)
+        begun = [
+            image if isinstance(image, LineOodError) else self._begin(read, every)
+            for image, read in zip(images, reads, strict=True)
+        ]
         try:
             outcomes = [await each.future if isinstance(each, Promise) else each for each in begun]
         except asyncio.CancelledError:
@@ -158,25 +173,25 @@ class Pipeline:
             asyncio.get_running_loop().call_soon(self.listener, images, outcomes)
         return outcomes
 
-    def _begin(self, image: Encoded, every: bool) -> Promise | LineOodError:
-        if isinstance(image, LineOodError):
-            return image
+    def _begin(self, read: Read, every: bool) -> Promise:
         promise = Promise(self._mailbox)
         if self._pool is None:
-            self._submit(partial(self._read, image), promise, every)
+            self._submit(read, promise, every)
         else:
-            self._pool.submit(self._decode_ahead, image, promise, every, time.monotonic())
+            self._pool.submit(self._decode_ahead, read, promise, every, time.monotonic())
         return promise
 
-    def _read(self, image: bytes) -> Pixels:
+    def _read(self, image: Encoded) -> Pixels:
+        if isinstance(image, LineOodError):
+            raise image
         return self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
 
-    def _decode_ahead(self, image: bytes, promise: Promise, every: bool, received_at: float) -> None:
+    def _decode_ahead(self, read: Read, promise: Promise, every: bool, received_at: float) -> None:
         """In a thread of the pool: decode and queue, without a way back through the event loop."""
         if not promise.claim():  # nobody waits for it any more
             return
         try:
-            pixels = self._read(image)
+            pixels = read()
         except LineOodError as error:
             promise.settle(error)
         except Exception:

@@ -31,6 +31,7 @@ from service.problems import (
     describe,
 )
 from service.schemas import Timings
+from service.tracing.record import Record
 
 T = TypeVar("T")
 
@@ -92,11 +93,14 @@ async def score_images(
         DeadlinePassedError: likewise.
     """
     metrics = served.pipeline.metrics
+    record: Record | None = request.scope["state"].get("record")  # of a request that is traced
     try:
-        outcomes = await _for_client(request, deadline, served.pipeline.score(images, every=every))
+        outcomes = await _for_client(request, deadline, served.pipeline.score(images, every=every, record=record))
     except (ClientGoneError, DeadlinePassedError) as error:
         metrics.images_dropped(describe(error).kind, len(images))
         raise
+    if record is not None:
+        record.take(served.scorer, point, outcomes)
     _tell_failures(outcomes)
     later = asyncio.get_running_loop().call_soon
     later(_count, metrics, outcomes)
