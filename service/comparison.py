@@ -33,9 +33,14 @@ class Judge:
 
     Args:
         artifact: the version's.
+
+    Attributes:
+        artifact_id: of it.
+        points: its operating points.
     """
 
     def __init__(self, artifact: Artifact) -> None:
+        self.artifact_id = artifact.artifact_id
         self.points = artifact.metadata.operating_points
         self._class_names = artifact.metadata.classifier.class_names
         groups = artifact.groups[artifact.metadata.primary]

@@ -8,7 +8,7 @@ import enum
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -29,8 +29,6 @@ from service.tracing.record import Record
 
 log = logging.getLogger(__name__)
 
-Listener = Callable[[Sequence[Encoded], Sequence[Outcome]], None]
-
 STOP_S = 0.5  # for a forward pass that is under way when all admitted images are answered, or given up
 STUCK_TIMEOUTS = 10  # a forward pass that takes so many times a request's limit will not end
 
@@ -50,15 +48,11 @@ class Pipeline:
         scorer: classifier and artifact.
         settings: limits and sizes.
         metrics: told of everything.
-
-    Attributes:
-        listener: shown the images of each request with what became of them, once the answer is on its way.
     """
 
     def __init__(self, scorer: Scorer, settings: Settings, metrics: ModelMetrics) -> None:
         self.scorer = scorer
         self.metrics = metrics
-        self.listener: Listener | None = None
         self.state = State.STARTING
         self.admitted = 0
         self._settings = settings
@@ -169,8 +163,6 @@ class Pipeline:
             raise
         seconds = [each.inference_s for each in outcomes if isinstance(each, Answer)]
         self._batch_seconds = max(seconds, default=self._batch_seconds)
-        if self.listener is not None:
-            asyncio.get_running_loop().call_soon(self.listener, images, outcomes)
         return outcomes
 
     def _begin(self, read: Read, every: bool) -> Promise:

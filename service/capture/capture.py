@@ -17,12 +17,12 @@ from service.bodies import Encoded
 from service.capture.backlog import Backlog
 from service.capture.bucket import TokenBucket
 from service.capture.candidate import Candidate, Origin
-from service.capture.complaint import Complaint
 from service.capture.counts import Counts
 from service.capture.record import Reason
 from service.capture.selection import Selection
 from service.capture.target import Target, TargetError, open_target
 from service.capture.writer import Writer
+from service.complaint import Complaint
 from service.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExportResult
 
-from service.capture.complaint import Complaint
+from service.complaint import Complaint
 
 log = logging.getLogger(__name__)
 
