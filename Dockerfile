@@ -7,7 +7,7 @@ WORKDIR /src
 # The dependencies come first, and from pyproject.toml alone: a change of the code leaves their layer as it is.
 COPY pyproject.toml ./
 RUN /opt/pip/bin/python -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
-    extras = project['optional-dependencies']; print(*project['dependencies'], *extras['cpu'], *extras['demo'], sep='\n')" > requirements.txt \
+    extras = project['optional-dependencies']; print(*project['dependencies'], *extras['cpu'], *extras['demo'], *extras['otel'], sep='\n')" > requirements.txt \
     && grep '^torch' requirements.txt > torch.txt
 # Where torch and torchvision come from. Empty: the default package index, whose torch brings CUDA along.
 ARG TORCH_INDEX_URL=""

@@ -25,6 +25,8 @@ from scoring.ensemble import COMBINED, LINE
 from scoring.scorer import Scorer
 
 FACTORY = Path(__file__).parents[1] / "tests" / "factories" / "densenet_bc.py"
+WEIGHTS = "densenet_bc_100_12.pth.tar"
+OOD = ("cifar100_test", "textures", "streetview_chars")
 
 
 def print_rates(result: Evaluation) -> None:
@@ -38,21 +40,26 @@ def print_rates(result: Evaluation) -> None:
     print(table(["decides", "alpha", "ID rejected", "90 % interval"], rows))
 
 
-def main(data: Path, bench: Path) -> None:
-    """Calibrate with the authors' settings, and evaluate."""
+def calibrate(data: Path, bench: Path) -> None:
+    """Make cifar10.safetensors with the authors' settings, and a folder of the images that are to be measured."""
     cifar10 = data / "cifar10"
     measured, thresholds = LabelledImages.read(cifar10 / "test", None, 10).split(0.5)
     link(measured, bench / "measured")
     link(thresholds, bench / "thresholds")
-    weights = cifar10 / "densenet_bc_100_12.pth.tar"
     line_ood(
-        *("calibrate", "--model", f"{FACTORY}:cifar10", "--weights", weights, "--preset", "line-cifar10"),
+        *("calibrate", "--model", f"{FACTORY}:cifar10", "--weights", cifar10 / WEIGHTS, "--preset", "line-cifar10"),
         *("--engine", "openvino:float32", "--data", cifar10 / "train", "--holdout", "thresholds"),
         *("--out", "cifar10.safetensors"),
         cwd=bench,
     )
+
+
+def main(data: Path, bench: Path) -> None:
+    """Calibrate and evaluate."""
+    calibrate(data, bench)
+    weights = data / "cifar10" / WEIGHTS
     scorer = Scorer.load(bench / "cifar10.safetensors", torch.device("cpu"), weights=weights)
-    ood = {name: data / "ood" / name for name in ("cifar100_test", "textures", "streetview_chars")}
+    ood = {name: data / "ood" / name for name in OOD}
     result = evaluate(scorer, bench / "measured", ood)
     print(evaluation_tables(result))
     print_rates(result)

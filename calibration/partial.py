@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import Tensor
 
 from calibration.dataset import LabelledImages
 from calibration.walk import Pass
+from scoring.files import write_atomically
 
 SAVE_EVERY_S = 30.0
 LARGEST_SHARE = 0.02  # of the time that may go into saving: a slow disk is written to less often
@@ -76,7 +75,7 @@ class Partial:
         content = json.dumps({"key": self.key, "pass": _to_json(record)})
         try:
             self._path.parent.mkdir(exist_ok=True)
-            _write(self._path, save(tensors(), {METADATA_KEY: content}))
+            write_atomically(self._path, save(tensors(), {METADATA_KEY: content}))
         except OSError as error:
             self.warnings.append(f"{self._path}: the partial calibration could not be saved: {error.strerror or error}")
             self._path = None
@@ -116,15 +115,3 @@ def _to_json(record: Pass) -> dict[str, object]:
 
 def _from_json(stored: dict[str, Any]) -> Pass:
     return Pass(**stored | {"unreadable": {Path(path): reason for path, reason in stored["unreadable"].items()}})
-
-
-def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise

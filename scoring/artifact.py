@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +25,7 @@ from scoring.detector import LineMasks
 from scoring.engines.quantised import QuantisedNetwork
 from scoring.ensemble import COMBINED
 from scoring.errors import ArtifactError, DigestMismatchError, TooFewImagesError
+from scoring.files import write_atomically
 from scoring.groups import ByClass, ClassGroups, Predicted
 from scoring.line import activation_mask
 from scoring.metadata import METADATA_KEY, Digests, Metadata, OperatingPoint, parse_metadata
@@ -83,17 +82,7 @@ class Artifact:
     def save(self, path: Path) -> str:
         """Write the file at once or not at all; return its `artifact_id`."""
         content = self.to_bytes()
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                Path(file.name).chmod(0o644)  # temporary files are private; artifacts are read by a server
-                Path(file.name).replace(path)
-            except BaseException:
-                Path(file.name).unlink(missing_ok=True)
-                raise
-        _sync_folder(path.parent)
+        write_atomically(path, content, mode=0o644)  # a server reads it, perhaps as somebody else
         return _identify(content)
 
     @classmethod
@@ -307,6 +296,9 @@ def _check_operating_points(artifact: Artifact) -> None:
     points = artifact.metadata.operating_points
     names = [point.name for point in points]
     _require("operating_points", "different names", len(set(names)) == len(names), names)
+    promises = {(point.guarantee, point.delta if point.guarantee == "pac" else None) for point in points}
+    # So that who is rejected at one alpha is at every larger one, which monitoring rests upon.
+    _require("operating_points", "the same guarantee and delta", len(promises) == 1, sorted(map(str, promises)))
     for index, point in enumerate(points):
         try:
             by_class = point.thresholds_of(artifact.groups[artifact.metadata.primary])
@@ -326,11 +318,3 @@ def _require(field: str, wanted: object, holds: bool, found: object) -> None:
 
 def _identify(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -33,8 +34,11 @@ from service.settings import Settings
 from service.sources import Loaded
 from service.watched import watching
 
+if TYPE_CHECKING:
+    from service.tracing.tracing import Tracing
 
-def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
+
+def create_app(loaded: Sequence[Loaded], settings: Settings, tracing: Tracing | None = None) -> FastAPI:
     """Build the app around models, the default first; its lifespan starts and stops the threads."""
     metrics = Metrics(max_batch=settings.max_batch)
     keeper = Keeper(settings.monitor_state) if settings.monitor_state else None
@@ -82,7 +86,17 @@ def create_app(loaded: Sequence[Loaded], settings: Settings) -> FastAPI:
         artifact_id=lambda: models.default.artifact_id,
         is_draining=lambda: models.state is State.DRAINING,
     )
+    app.state.tracing = tracing
+    if tracing is not None:
+        _trace(app, tracing, metrics)
     return app
+
+
+def _trace(app: FastAPI, tracing: Tracing, metrics: Metrics) -> None:
+    from service.tracing.middleware import Traced  # noqa: PLC0415 - needs the packages that are there now
+
+    metrics.registry.register(tracing)
+    app.add_middleware(Traced, tracing=tracing)  # the last one is the outermost
 
 
 async def _tell_error(request: Request, error: Exception) -> Response:

@@ -53,12 +53,15 @@ class ScoreBatch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An image's score, and where its time went, in seconds."""
+    """An image's score, and where its time went, in seconds; `queued_at` and `started_at` are of `time.monotonic`."""
 
     score: ImageScore
     decode_s: float
     queue_s: float
     inference_s: float
+    queued_at: float = 0
+    started_at: float = 0  # the forward pass
+    batch_size: int = 1  # images in it
 
 
 Outcome = Answer | LineOodError  # of one image
@@ -314,7 +317,8 @@ class Batcher:
         for entry, score in zip(entries, scores, strict=True):
             if score.is_finite:
                 queue_s = started - entry.queued_at - entry.read_s
-                entry.waiter.settle(Answer(score, entry.decode_s + entry.read_s, queue_s, seconds))
+                decode_s = entry.decode_s + entry.read_s
+                entry.waiter.settle(Answer(score, decode_s, queue_s, seconds, entry.queued_at, started, len(entries)))
             else:
                 entry.waiter.settle(ImageInferenceError(NOT_FINITE))
 

@@ -13,11 +13,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 
 from scoring.errors import LineOodError, UndecodableError
 from service.problems import EmptyImageError, MalformedRequestError, TooLargeError, UnsupportedMediaTypeError
-from service.schemas import MAX_INSTANCES, Instances
+from service.schemas import Instances
 
 Encoded = bytes | LineOodError  # an image, or why there is none: it fails alone
 
-MAX_COMMAS = 4 * MAX_INSTANCES  # in a JSON body; there are none in base64
+MAX_MARKS = 10_000  # commas and opening brackets in JSON; a request with a thousand images has some two thousand
 
 FORMS = "image/*, application/octet-stream, multipart/form-data or application/json"
 
@@ -69,6 +69,17 @@ def decode_base64(text: str) -> Encoded:
         return UndecodableError("the image is not valid base64")
 
 
+def check_marks(content: bytes) -> None:
+    """Refuse JSON that would take seconds, and hundreds of megabytes, to parse: millions of small values or lists.
+
+    Raises:
+        TooLargeError: it is of that kind.
+    """
+    marks = content.count(b",") + content.count(b"[") + content.count(b"{")  # there are none in base64
+    if marks > MAX_MARKS:
+        raise TooLargeError(f"the JSON has {marks} commas and brackets, at most {MAX_MARKS} are accepted")
+
+
 def _check_length(request: Request, max_bytes: int) -> None:
     length = request.headers.get("content-length", "0")
     if length.isdecimal() and int(length) > max_bytes:
@@ -89,8 +100,7 @@ async def _join(stream: AsyncGenerator[bytes, None]) -> bytes:
 
 
 def _read_json(body: bytes, max_images: int) -> Sequence[Encoded]:
-    if body.count(b",") > MAX_COMMAS:  # parsing millions of small values would hold up every other request
-        raise TooLargeError(f"the body has more than {MAX_COMMAS} values")
+    check_marks(body)
     try:
         parsed = Instances.model_validate_json(body)
     except ValidationError as error:

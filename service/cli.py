@@ -31,6 +31,7 @@ def serve(**flags: Any) -> None:
     from service.server import serve as run
     from service.sources import read_sources
     from service.tls import Tls
+    from service.tracing.start import start_tracing
 
     # Until the server drains, a signal ends the process cleanly; as PID 1 it would have no effect otherwise.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -39,8 +40,9 @@ def serve(**flags: Any) -> None:
     sources = read_sources(settings)
     configure(settings.log_level)
     tls = Tls.of(settings)
+    tracing = start_tracing(settings)
     listener = listen(settings.host, settings.port)
-    application = create_app(_load(sources), settings)  # nobody else keeps what was loaded: it may be replaced
+    application = create_app(_load(sources), settings, tracing)  # nobody else keeps what was loaded: it may be replaced
     url = url_of(listener, "http" if tls is None else "https")
     typer.echo(f"{', '.join(application.state.models)} on {url} (API: {url}/docs); try:")
     typer.echo(f"  curl -H 'Content-Type: image/jpeg' --data-binary @{SAMPLE} {url}/v1/predict")

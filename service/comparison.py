@@ -33,9 +33,14 @@ class Judge:
 
     Args:
         artifact: the version's.
+
+    Attributes:
+        artifact_id: of it.
+        points: its operating points.
     """
 
     def __init__(self, artifact: Artifact) -> None:
+        self.artifact_id = artifact.artifact_id
         self.points = artifact.metadata.operating_points
         self._class_names = artifact.metadata.classifier.class_names
         groups = artifact.groups[artifact.metadata.primary]
@@ -70,8 +75,10 @@ class Comparison:
         self._decisions: Counter[tuple[str, str, str]] = Counter()
         in_shadow = {point.name for point in shadow.points}
         self._points = [point.name for point in served.points if point.name in in_shadow]
-        for series in itertools.product(self._points, DECISIONS, DECISIONS):
-            metrics.decisions.labels(model, *series)
+        self._series = {
+            triple: metrics.decisions.labels(model, *triple)
+            for triple in itertools.product(self._points, DECISIONS, DECISIONS)
+        }
 
     def count(self, served: Verdict, shadow: Verdict) -> None:
         """Both have scored an image."""
@@ -83,12 +90,17 @@ class Comparison:
         for point in self._points:
             pair = (point, served.decisions[point], shadow.decisions[point])
             self._decisions[pair] += 1
-            self._metrics.decisions.labels(self._model, *pair).inc()
+            self._series[pair].inc()
 
     def pass_over(self, outcome: str) -> None:
         """An image has come to this end."""
         self.images[outcome] += 1
         self._metrics.images.labels(self._model, outcome).inc()
+
+    def withdraw(self, successor: Comparison) -> None:
+        """Another one counts from now on: no series is left of operating points that it does not have."""
+        for triple in self._series.keys() - successor._series.keys():
+            self._metrics.decisions.remove(self._model, *triple)
 
     def decisions(self) -> list[ShadowDecision]:
         """How many images for each pair of decisions."""

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,7 @@ from service.problems import NotReadyError, describe, respond
 log = logging.getLogger("service.access")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="")
+trace_id: ContextVar[str] = ContextVar("trace_id", default="")  # of a request, where tracing is on
 
 _GOOD_ID = re.compile(r"[A-Za-z0-9_.:/+=-]{1,128}")  # what cannot break a log or a header
 _PROCESS = secrets.token_hex(8)  # with a number behind it, a request's id: no system call for each
@@ -79,7 +81,7 @@ class RequestContext:
             self._tell(scope, status or 499, time.monotonic() - started)
             request_id.reset(token)
 
-    def _mark(self, headers: MutableHeaders, state: Mapping[str, str]) -> None:
+    def _mark(self, headers: MutableHeaders, state: Mapping[str, Any]) -> None:
         headers["X-Request-ID"] = state["request_id"]
         headers["X-Artifact-ID"] = state.get("artifact_id") or self._artifact_id()
         if self._is_draining():

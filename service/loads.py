@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from scoring.errors import LineOodError
+from scoring.errors import LineOodError, SelfTestError
 from service.problems import LoadFailedError, LoadRefusedError, NotReadyError, ServiceError
 from service.release import tidy
 
 log = logging.getLogger(__name__)
+
+SLOW_S = 180
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,13 @@ async def attempt(what: str, load: Callable[[], Awaitable[Load]], count: Callabl
         NotReadyError: the server ends.
     """
     problem: ServiceError
+    slow = asyncio.get_running_loop().call_later(SLOW_S, log.error, "loading %s still goes on after %d s", what, SLOW_S)
     try:
         ended = await load()
     except NotReadyError:
         raise
     except LineOodError as error:
-        count("refused")
+        count("self_test_failed" if isinstance(error, SelfTestError) else "refused")
         log.error("loading %s was refused, the version before goes on: %s", what, error)
         problem = LoadRefusedError(f"{error}; the version before goes on")
     except Exception as error:
@@ -59,6 +63,8 @@ async def attempt(what: str, load: Callable[[], Awaitable[Load]], count: Callabl
         ids = {"artifact_id": ended.artifact_id, "previous_artifact_id": ended.previous}
         log.info("loading %s: %s", what, ended.outcome, extra=ids)
         return ended
+    finally:
+        slow.cancel()
     await tidy()  # of what was loaded in vain
     raise problem
 

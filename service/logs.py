@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on stderr, with the id of the request that it is about."""
+"""Structured logs: one JSON object a line on stderr, with the ids of the request that it is about."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import warnings
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 
-from service.context import request_id
+from service.context import request_id, trace_id
 
 
-class AddRequestId(logging.Filter):
-    """Adds the current request's id to a record."""
+class AddIds(logging.Filter):
+    """Adds the current request's id, and that of its trace, to a record."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
         if current := request_id.get():
             record.request_id = current
+        if traced := trace_id.get():
+            record.trace_id = traced
         return True
 
 
@@ -30,7 +32,7 @@ def configure(level: str) -> None:
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "filters": {"request_id": {"()": AddRequestId}},
+            "filters": {"ids": {"()": AddIds}},
             "formatters": {
                 "json": {
                     "()": "pythonjsonlogger.json.JsonFormatter",
@@ -40,7 +42,7 @@ def configure(level: str) -> None:
                     "reserved_attrs": [*RESERVED_ATTRS, "color_message"],  # uvicorn's, for terminals
                 }
             },
-            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["request_id"]}},
+            "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json", "filters": ["ids"]}},
             "root": {"level": level.upper(), "handlers": ["stderr"]},
         }
     )

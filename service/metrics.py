@@ -24,7 +24,15 @@ from prometheus_client import (
 from service.model_metrics import SECONDS, ModelFamilies
 from service.problems import KINDS, Kind
 
-LOADS = ("switched", "unchanged", "refused", "failed")  # how a load of a model may end
+LOADS = ("switched", "unchanged", "refused", "self_test_failed", "failed")  # how a load of a model may end
+ENDS = (  # of connections, see `service.protocol`
+    "silent",
+    "body_late",
+    "answer_not_taken",
+    "too_many_connections",
+    "malformed_pipeline",
+    "malformed_body",
+)
 
 M = TypeVar("M", Counter, Histogram)
 
@@ -56,21 +64,24 @@ class Metrics:
             "line_ood_ended_connections", "Connections ended without an answer.", ["reason"], registry=registry
         )
         self._connections = Gauge("line_ood_open_connections", "Connections of clients.", registry=registry)
-        self._ready = Gauge("line_ood_ready", "1 while the server takes work.", registry=registry)
+        self._ready = Gauge("line_ood_ready", "1 while every model takes work, as /readyz says.", registry=registry)
         self._loads = Counter(
             "line_ood_loads", "Loads of a model after the start, by outcome.", ["model", "outcome"], registry=registry
         )
         self.of_models = ModelFamilies(registry, max_batch)
+        # A counter that appears with its first event hides it: a rate needs two values.
         for kind in KINDS.values():
             self._refused.labels(kind.code)
+        for reason in ENDS:
+            self._ended.labels(reason)
 
     def watch_connections(self, count: Callable[[], int]) -> None:
         """Ask for this number at each scrape."""
         self._connections.set_function(count)
 
-    def set_ready(self, ready: bool) -> None:
-        """Work is taken from now on, or no longer."""
-        self._ready.set(ready)
+    def watch_ready(self, is_ready: Callable[[], bool]) -> None:
+        """Likewise; a model that has lost its thread tells nobody."""
+        self._ready.set_function(is_ready)
 
     def request_answered(self, route: str, status: int, seconds: float) -> None:
         """A request has been answered, well or not."""

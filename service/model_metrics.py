@@ -143,20 +143,14 @@ class ModelMetrics:
         self._model = model
         self._info = (artifact.artifact_id, model, artifact.metadata.primary)
         self._class_names = artifact.metadata.classifier.class_names
-        self._points = [point.name for point in artifact.metadata.operating_points]
+        self._successor: ModelMetrics | None = None
         self._has_begun = False
         self._histogram = Histogram(*SCORES, ["model"], buckets=score_buckets(artifact), registry=None)
         self._scores = self._histogram.labels(model)
         self._classes: dict[int, Counter] = {}
         groups = artifact.groups[artifact.metadata.primary]
-        self._decisions = [
-            (
-                point.thresholds_of(groups).tolist(),
-                families.images.labels(model, "accept", point.name),
-                families.images.labels(model, "reject", point.name),
-            )
-            for point in artifact.metadata.operating_points
-        ]
+        self._thresholds = {p.name: p.thresholds_of(groups).tolist() for p in artifact.metadata.operating_points}
+        self._decisions: list[tuple[list[float], Counter, Counter]] = []
         self._decode, self._queue, self._inference = (
             families.stage_seconds.labels(model, stage) for stage in ("decode", "queue", "inference")
         )
@@ -174,6 +168,11 @@ class ModelMetrics:
         """This version answers from now on: it is the one that is told of, and no series of the old one's is left."""
         if old is not None:
             old._withdraw(self)
+        images = self._families.images
+        self._decisions = [
+            (own, images.labels(self._model, "accept", point), images.labels(self._model, "reject", point))
+            for point, own in self._thresholds.items()
+        ]
         self._families.info.labels(*self._info).set(1)
         self._families.scores.by_model[self._model] = self._histogram
 
@@ -187,9 +186,10 @@ class ModelMetrics:
         """An image has a score: it is counted at every operating point, whichever the client asked for."""
         self._scores.observe(ood_score)
         series = self._classes.get(class_index)
-        if series is None:  # `labels` alone would check and lock for every event
+        if series is None and self._is_current(class_index):  # `labels` alone would check and lock for every event
             series = self._classes[class_index] = self._families.classes.labels(self._model, *self._name(class_index))
-        series.inc()
+        if series is not None:
+            series.inc()
         for thresholds, accept, reject in self._decisions:
             (reject if ood_score > thresholds[class_index] else accept).inc()
 
@@ -216,14 +216,22 @@ class ModelMetrics:
         self._batch_size.observe(size)
         self._batch_failures.inc()
 
+    def _is_current(self, class_index: int) -> bool:
+        # Of an old version's last images: a series of its own would outlive it.
+        successor = self._successor
+        return successor is None or (
+            class_index < len(successor._class_names) and (self._name(class_index) == successor._name(class_index))
+        )
+
     def _name(self, class_index: int) -> tuple[str, str]:
         own = class_index < MAX_CLASS_SERIES
         return (str(class_index), self._class_names[class_index]) if own else ("other", "other")
 
     def _withdraw(self, successor: ModelMetrics) -> None:
+        self._successor = successor
         if self._info != successor._info:
             self._families.info.remove(*self._info)
-        for point in set(self._points) - set(successor._points):
+        for point in self._thresholds.keys() - successor._thresholds.keys():
             for decision in ("accept", "reject"):
                 self._families.images.remove(self._model, decision, point)
         if self._class_names != successor._class_names:

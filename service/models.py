@@ -28,6 +28,8 @@ __all__ = ["Models", "Served", "pick"]
 
 log = logging.getLogger(__name__)
 
+TURN_S = 60.0  # to wait for another load: one may hang, with a file system or a download
+
 
 class Models(Mapping[str, Served]):
     """From a model's name to the version of it that answers now. All methods belong to the event loop's thread.
@@ -51,6 +53,7 @@ class Models(Mapping[str, Served]):
         self._reload_asked = asyncio.Event()
         self.state = State.STARTING
         metrics.expect_loads(self._versions)
+        metrics.watch_ready(lambda: self.is_ready)
 
     def __getitem__(self, name: str) -> Served:
         return self._versions[name].served
@@ -90,7 +93,6 @@ class Models(Mapping[str, Served]):
             for versions in self._versions.values():
                 await versions.start()
             self.state = State.READY
-            self._metrics.set_ready(True)
             yield
         finally:
             self.drain()
@@ -101,7 +103,6 @@ class Models(Mapping[str, Served]):
     def drain(self) -> None:
         """Take no more work; what has been admitted is finished."""
         self.state = State.DRAINING
-        self._metrics.set_ready(False)
         for pipeline in self._pipelines():
             pipeline.drain()
 
@@ -130,8 +131,17 @@ class Models(Mapping[str, Served]):
             and not is_any_running()
         )
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether every model takes requests."""
+        try:
+            self.check_ready()
+        except NotReadyError:
+            return False
+        return True
+
     def check_ready(self) -> None:
-        """Whether every model takes requests.
+        """Make sure that every model takes requests.
 
         Raises:
             NotReadyError: one does not; says which, and why.
@@ -176,10 +186,12 @@ class Models(Mapping[str, Served]):
                     await self._wait_and(load, name)
 
     async def _wait_and(self, load: Callable[[str], Awaitable[Load]], name: str) -> None:
-        while name in self._loads:
-            await asyncio.wait([self._loads[name]])
+        if name in self._loads:
+            await asyncio.wait([self._loads[name]], timeout=TURN_S)
         try:
             await load(name)
+        except LoadUnderWayError as error:
+            log.error("%s is not loaded: %s", name, error)
         except ServiceError:  # has been logged and counted
             return
         except Exception:
@@ -194,8 +206,14 @@ class Models(Mapping[str, Served]):
             raise LoadUnderWayError(f"model {name!r} is being loaded")
 
         async def take_turn() -> Load:
-            async with self._turn:
+            try:
+                await asyncio.wait_for(self._turn.acquire(), TURN_S)
+            except TimeoutError as error:
+                raise LoadUnderWayError(f"{name!r} waits for another model that is being loaded") from error
+            try:
                 return await attempt(what, load, count)
+            finally:
+                self._turn.release()
 
         def end(task: asyncio.Task[Load]) -> None:
             del self._loads[name]
@@ -232,5 +250,6 @@ def pick(request: Request, name: str | None = None) -> Served:
     """
     models: Models = request.app.state.models
     served = models.default if name is None else models.find(name)
-    request.scope["state"]["artifact_id"] = served.artifact_id
+    state = request.scope["state"]
+    state["model"], state["artifact_id"] = served.name, served.artifact_id
     return served

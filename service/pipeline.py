@@ -8,7 +8,7 @@ import enum
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
@@ -25,11 +25,11 @@ from service.mailbox import Mailbox, Promise
 from service.model_metrics import ModelMetrics
 from service.problems import DecodingError, NotReadyError, QueueFullError
 from service.settings import Settings
+from service.tracing.record import Record
 
 log = logging.getLogger(__name__)
 
-Listener = Callable[[Sequence[Encoded], Sequence[Outcome]], None]
-
+STOP_S = 0.5  # for a forward pass that is under way when all admitted images are answered, or given up
 STUCK_TIMEOUTS = 10  # a forward pass that takes so many times a request's limit will not end
 
 
@@ -48,15 +48,11 @@ class Pipeline:
         scorer: classifier and artifact.
         settings: limits and sizes.
         metrics: told of everything.
-
-    Attributes:
-        listener: shown the images of each request with what became of them, once the answer is on its way.
     """
 
     def __init__(self, scorer: Scorer, settings: Settings, metrics: ModelMetrics) -> None:
         self.scorer = scorer
         self.metrics = metrics
-        self.listener: Listener | None = None
         self.state = State.STARTING
         self.admitted = 0
         self._settings = settings
@@ -87,7 +83,7 @@ class Pipeline:
             yield
         finally:
             self.drain()
-            await aside(partial(self._batcher.stop, timeout_s=1))
+            await aside(partial(self._batcher.stop, timeout_s=STOP_S))
             if self._pool is not None:
                 self._pool.shutdown(wait=False, cancel_futures=True)
 
@@ -140,9 +136,23 @@ class Pipeline:
         finally:
             self.admitted -= count
 
-    async def score(self, images: Sequence[Encoded], *, every: bool = False) -> list[Outcome]:
-        """Decode and score; each image ends in an answer or in its own error. Cancelling drops what waits."""
-        begun = [self._begin(image, every) for image in images]
+    async def score(
+        self, images: Sequence[Encoded], *, every: bool = False, record: Record | None = None
+    ) -> list[Outcome]:
+        """Decode and score; each image ends in an answer or in its own error. Cancelling drops what waits.
+
+        Args:
+            images: encoded, or why there is none.
+            every: score by all methods.
+            record: takes the times, where the request is traced.
+        """
+        reads: Sequence[Read] = [partial(self._read, image) for image in images]
+        if record is not None:
+            reads = record.watch(reads)
+        begun = [
+            image if isinstance(image, LineOodError) else self._begin(read, every)
+            for image, read in zip(images, reads, strict=True)
+        ]
         try:
             outcomes = [await each.future if isinstance(each, Promise) else each for each in begun]
         except asyncio.CancelledError:
@@ -153,29 +163,27 @@ class Pipeline:
             raise
         seconds = [each.inference_s for each in outcomes if isinstance(each, Answer)]
         self._batch_seconds = max(seconds, default=self._batch_seconds)
-        if self.listener is not None:
-            asyncio.get_running_loop().call_soon(self.listener, images, outcomes)
         return outcomes
 
-    def _begin(self, image: Encoded, every: bool) -> Promise | LineOodError:
-        if isinstance(image, LineOodError):
-            return image
+    def _begin(self, read: Read, every: bool) -> Promise:
         promise = Promise(self._mailbox)
         if self._pool is None:
-            self._submit(partial(self._read, image), promise, every)
+            self._submit(read, promise, every)
         else:
-            self._pool.submit(self._decode_ahead, image, promise, every, time.monotonic())
+            self._pool.submit(self._decode_ahead, read, promise, every, time.monotonic())
         return promise
 
-    def _read(self, image: bytes) -> Pixels:
+    def _read(self, image: Encoded) -> Pixels:
+        if isinstance(image, LineOodError):
+            raise image
         return self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
 
-    def _decode_ahead(self, image: bytes, promise: Promise, every: bool, received_at: float) -> None:
+    def _decode_ahead(self, read: Read, promise: Promise, every: bool, received_at: float) -> None:
         """In a thread of the pool: decode and queue, without a way back through the event loop."""
         if not promise.claim():  # nobody waits for it any more
             return
         try:
-            pixels = self._read(image)
+            pixels = read()
         except LineOodError as error:
             promise.settle(error)
         except Exception:

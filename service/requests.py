@@ -31,6 +31,8 @@ from service.problems import (
     describe,
 )
 from service.schemas import Timings
+from service.stream_id import stream_id_of
+from service.tracing.record import Record
 
 T = TypeVar("T")
 
@@ -92,15 +94,20 @@ async def score_images(
         DeadlinePassedError: likewise.
     """
     metrics = served.pipeline.metrics
+    record: Record | None = request.scope["state"].get("record")  # of a request that is traced
     try:
-        outcomes = await _for_client(request, deadline, served.pipeline.score(images, every=every))
+        outcomes = await _for_client(request, deadline, served.pipeline.score(images, every=every, record=record))
     except (ClientGoneError, DeadlinePassedError) as error:
         metrics.images_dropped(describe(error).kind, len(images))
         raise
+    if record is not None:
+        record.take(served.scorer, point, outcomes)
     _tell_failures(outcomes)
     later = asyncio.get_running_loop().call_soon
     later(_count, metrics, outcomes)
     later(_tell_monitor, request, served, outcomes)
+    if (shadow := request.app.state.models.shadow(served.name)) is not None:
+        later(shadow.offer, served.artifact_id, images, outcomes)
     if (capture := request.app.state.capture) is not None:
         later(capture.offer, origin_of(request, served, point), images, outcomes)
     return outcomes
@@ -142,7 +149,7 @@ def _count(metrics: ModelMetrics, outcomes: Sequence[Outcome]) -> None:
 
 def _tell_monitor(request: Request, served: Served, outcomes: Sequence[Outcome]) -> None:
     monitor: Monitor = request.app.state.monitor
-    monitor.answered(served.name, served.artifact_id, request.headers.get("x-stream-id"), outcomes)
+    monitor.answered(served.name, served.artifact_id, stream_id_of(request), outcomes)
 
 
 def timings_of(outcomes: Sequence[Outcome], total_s: float) -> Timings:

@@ -18,7 +18,7 @@ import threading
 import time
 from functools import partial
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
@@ -32,13 +32,17 @@ from service.settings import Settings
 from service.tls import Tls
 from service.watched import watching
 
+if TYPE_CHECKING:
+    from service.tracing.tracing import Tracing
+
 log = logging.getLogger(__name__)
 
 LINGER_S = 0.3  # who has connected before the door closed still gets an answer, which says `Connection: close`
 TICK_S = 0.1  # uvicorn's
 OWN_FILES = 100  # that the process holds open beside connections
 ANSWER_HEADERS = [("X-Content-Type-Options", "nosniff"), ("Cache-Control", "no-store")]  # of every answer
-RESERVE_S = 2.5  # kept from `drain_s` for lingering, and for ending connections and threads
+EXIT_S = 0.5  # for Python itself to end
+RESERVE_S = 3.0  # kept from `drain_s` for lingering, connections, threads, and what capture and monitor still write
 
 
 class Server(uvicorn.Server):
@@ -66,6 +70,13 @@ class Server(uvicorn.Server):
         self._signalled_at = time.monotonic()
         self._models.drain()
         log.info("draining", extra={"signal": sig, "admitted": self._models.admitted})
+
+    @property
+    def left_s(self) -> float:
+        """Seconds until the process has to end; negative if that is over."""
+        if self._signalled_at is None:
+            return self._drain_s
+        return self._signalled_at + self._drain_s - time.monotonic()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Take SIGHUP as soon as there is something to load anew; until then it waits, see `service.cli`."""
@@ -154,16 +165,20 @@ def serve(app: FastAPI, settings: Settings, listener: socket.socket, tls: Tls | 
     gc.collect()
     gc.freeze()  # a full collection would walk all that torch has loaded, and hold up every request for 0.3 s
     _allow_open_files(settings.max_connections + SPARE_CONNECTIONS + OWN_FILES)
+    server = make_server(app, settings, tls)
     try:
         with watching(*[] if tls is None else [tls.watched]):
-            make_server(app, settings, tls).run(sockets=[listener])
+            server.run(sockets=[listener])
     except SystemExit as error:  # uvicorn's way to say that the app did not start; its log says why
         sys.exit(1 if error.code else 0)
     models: Models = app.state.models
     capture: Capture | None = app.state.capture
-    if not models.has_ended or not (capture is None or capture.has_ended):
+    tracing: Tracing | None = app.state.tracing
+    has_sent = tracing is None or tracing.stop(server.left_s - EXIT_S)
+    if not models.has_ended or not (capture is None or capture.has_ended) or not has_sent:
         # A forward pass outlasted the drain, or a load: Python would tear the libraries down under its feet and abort.
         # Or a target of captured images hangs: Python would wait for the threads that its library may have.
+        # Or a collector of traces does.
         logging.shutdown()
         os._exit(0)
 

@@ -8,8 +8,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from scoring.embedded import ARTIFACT
@@ -130,7 +139,23 @@ class Settings(BaseSettings):
     tls_client_ca: Annotated[
         Path | None, Field(description="PEM file with who signs clients' certificates; clients need none otherwise.")
     ] = None
+    otlp_endpoint: Annotated[
+        str | None,
+        Field(description="URL of the collector that traces go to (docs/tracing.md); none are made otherwise."),
+    ] = None
     log_level: Annotated[LogLevel, Field(description="debug, info, warning or error.")] = "info"
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_base_url(cls, value: str | None) -> str | None:
+        """What is no collector's would only show when the first spans are lost."""
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        is_plain = not (parts.query or parts.fragment or parts.username or "/v1/traces" in parts.path)
+        if parts.scheme not in ("http", "https") or not parts.hostname or not is_plain:
+            raise ValueError("wanted a collector's base URL, as http://collector:4318, to which /v1/traces is added")
+        return value
 
     @model_validator(mode="after")
     def _fits_the_queue(self) -> Settings:

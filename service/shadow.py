@@ -27,7 +27,6 @@ from service.batcher import Answer, Outcome
 from service.bodies import Encoded
 from service.comparison import Comparison, Judge, Verdict
 from service.loads import Load
-from service.pipeline import Listener
 from service.problems import ImageInferenceError, NotReadyError
 from service.release import references, release
 from service.schemas import ShadowState
@@ -40,7 +39,7 @@ log = logging.getLogger(__name__)
 MAX_IMAGES = 64  # that wait
 MAX_BYTES = 64 * 2**20  # of them all
 LOOK_S = 0.01  # between two looks at whether somebody still waits for the device
-STOP_S = 1.0
+STOP_S = 0.5
 
 
 class Answered(NamedTuple):
@@ -81,7 +80,8 @@ class Shadow:
         self._is_stopping = False
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._version = _prepare(scorer)
-        self._served: Judge  # until `follow`, nobody offers anything
+        self._follows = False  # until it does, nobody offers anything
+        self._served: Judge
         self._comparison: Comparison
         metrics.start_from_zero(source.name)
         metrics.info.labels(*self._info(self._version)).set(1)
@@ -96,11 +96,9 @@ class Shadow:
         """Whether its thread does not run."""
         return not self._thread.is_alive()
 
-    def follow(self, served: Scorer) -> Listener:
-        """Compare with this version from now on; what it returns takes the images that this version has answered."""
-        judge = Judge(served.artifact)
-        self._begin_anew(judge, self._version)
-        return partial(self._offer, judge)
+    def follow(self, served: Scorer) -> None:
+        """Compare with this version from now on."""
+        self._begin_anew(Judge(served.artifact), self._version)
 
     async def start(self) -> None:
         """Warm up, and begin."""
@@ -164,27 +162,33 @@ class Shadow:
     def _begin_anew(self, served: Judge, version: _Version) -> None:
         comparison = Comparison(self.source.name, served, version.judge, self._metrics)
         with self._changed:
+            if self._follows:
+                self._comparison.withdraw(comparison)
+            self._follows = True
             for _ in self._waiting:  # judged by a version that answers no more
                 self._comparison.pass_over("dropped")
             self._waiting.clear()
             self._bytes = 0
             self._served, self._version, self._comparison = served, version, comparison
 
-    def _offer(self, judge: Judge, images: Sequence[Encoded], outcomes: Sequence[Outcome]) -> None:
-        """On the event loop: take a share of what has been answered."""
+    def offer(self, artifact_id: str, images: Sequence[Encoded], outcomes: Sequence[Outcome]) -> None:
+        """On the event loop: take a share of what the version with this artifact has answered."""
         for image, outcome in zip(images, outcomes, strict=True):
             if isinstance(outcome, Answer) and isinstance(image, bytes) and self._is_drawn():
-                self._queue(judge, Answered(image, judge(outcome.score)))
+                if artifact_id == self._served.artifact_id:
+                    self._queue(Answered(image, self._served(outcome.score)))
+                else:  # a version that answers no more
+                    self._comparison.pass_over("dropped")
 
     def _is_drawn(self) -> bool:
         # By lot, not every tenth: of ten cameras in turn that would be one.
         return random.random() < self._settings.shadow_share  # noqa: S311 - nothing secret
 
-    def _queue(self, judge: Judge, answered: Answered) -> None:
+    def _queue(self, answered: Answered) -> None:
         size = len(answered.image)
         with self._changed:
             is_full = len(self._waiting) >= MAX_IMAGES or self._bytes + size > MAX_BYTES
-            if is_full or judge is not self._served or self._is_stopping:
+            if is_full or self._is_stopping:
                 self._comparison.pass_over("dropped")
                 return
             self._waiting.append(answered)

@@ -13,6 +13,8 @@ from service.watched import Watched
 class Tls:
     """A certificate, its key, and the context that new connections begin with.
 
+    That context hands each handshake on to the newest one: OpenSSL lets none be changed while it is in use.
+
     Args:
         certificate: PEM file with the certificate and those between it and its root.
         key: PEM file with its key, not encrypted.
@@ -23,15 +25,12 @@ class Tls:
     """
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
-        self._certificate, self._key = certificate, key
-        self.context = _modern()
+        self._certificate, self._key, self._client_ca = certificate, key, client_ca
+        # Read once: whom to let in is not changed by half a file.
+        self._client_roots = None if client_ca is None else _read_roots(client_ca)
         self.watched = Watched([certificate, key], self._read)
-        if client_ca is not None:
-            try:
-                self.context.load_verify_locations(client_ca)
-            except OSError as error:
-                raise LineOodError(f"--tls-client-ca {client_ca}: {_reason(error)}") from error
-            self.context.verify_mode = ssl.CERT_REQUIRED
+        self.context = self._make()
+        self.context.sni_callback = self._hand_on
 
     @classmethod
     def of(cls, settings: Settings) -> Tls | None:
@@ -41,13 +40,30 @@ class Tls:
         return cls(settings.tls_cert, settings.tls_key, settings.tls_client_ca)
 
     def _read(self) -> None:
-        for context in (_modern(), self.context):  # a pair that does not fit would spoil the context in use
-            try:
-                context.load_cert_chain(self._certificate, self._key, password=_refuse)
-            except OSError as error:
-                raise LineOodError(
-                    f"--tls-cert {self._certificate}, --tls-key {self._key}: {_reason(error)}"
-                ) from error
+        self._newest = self._make()
+
+    def _hand_on(self, connection: ssl.SSLObject | ssl.SSLSocket, *_: object) -> None:
+        connection.context = self._newest
+
+    def _make(self) -> ssl.SSLContext:
+        context = _modern()
+        if self._client_roots is not None:
+            context.load_verify_locations(cadata=self._client_roots)
+            context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=_refuse)
+        except OSError as error:
+            raise LineOodError(f"--tls-cert {self._certificate}, --tls-key {self._key}: {_reason(error)}") from error
+        return context
+
+
+def _read_roots(client_ca: Path) -> str:
+    try:
+        roots = client_ca.read_text("ascii", errors="ignore")  # comments may be of any kind
+        _modern().load_verify_locations(cadata=roots)
+    except (OSError, ValueError) as error:
+        raise LineOodError(f"--tls-client-ca {client_ca}: {_reason(error)}") from error
+    return roots
 
 
 def _modern() -> ssl.SSLContext:
@@ -62,8 +78,8 @@ def _refuse() -> str:
     raise LineOodError("--tls-key: the key is encrypted, and nobody is there to give its password")
 
 
-def _reason(error: OSError) -> str:
-    if isinstance(error, ssl.SSLError):
-        reason = (error.reason or "").lower().replace("_", " ")
+def _reason(error: OSError | ValueError) -> str:
+    if isinstance(error, (ssl.SSLError, ValueError)):
+        reason = (getattr(error, "reason", "") or "").lower().replace("_", " ")
         return f"{reason or 'not as OpenSSL wants it'}; wanted PEM files that belong together"
     return error.strerror or str(error)

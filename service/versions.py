@@ -78,7 +78,7 @@ class Versions:
         self._tasks: set[asyncio.Task[None]] = set()
         self.served = self._prepare(loaded.scorer)
         self.served.pipeline.metrics.expose()
-        self._follow(None)
+        self._follow()
         metrics.of_models.watch(
             self.source.name,
             capacity=settings.queue_capacity,
@@ -101,9 +101,8 @@ class Versions:
         """End all threads; what was admitted and has no answer yet is told so."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*(self._end(each) for each in self._ends))
-        if self.shadow is not None:
-            await self.shadow.stop()
+        shadows = [] if self.shadow is None else [self.shadow.stop()]
+        await asyncio.gather(*shadows, *(self._end(each) for each in self._ends))
 
     async def load(self) -> Load:
         """Load what the files hold now, beside the version that answers, and switch.
@@ -140,18 +139,15 @@ class Versions:
     def _switch(self, old: Served, new: Served) -> None:
         self.served = new  # from here on requests are the new one's
         new.pipeline.metrics.expose(old.pipeline.metrics)
-        self._follow(old)
+        self._follow()
         task = asyncio.create_task(self._retire(old))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _follow(self, old: Served | None) -> None:
+    def _follow(self) -> None:
         self._watch(self.source.name, self.served.scorer.artifact)
-        if self.shadow is None:
-            return
-        if old is not None:
-            old.pipeline.listener = None
-        self.served.pipeline.listener = self.shadow.follow(self.served.scorer)
+        if self.shadow is not None:
+            self.shadow.follow(self.served.scorer)
 
     async def _end(self, served: Served) -> None:
         """End the threads of a version; one that does not end keeps its place, so that the process knows of it."""

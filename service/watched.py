@@ -13,6 +13,7 @@ from scoring.errors import LineOodError
 log = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
+END_S = 0.1
 
 Stamp = tuple[int, int, int] | None
 
@@ -31,21 +32,27 @@ class Watched:
     def __init__(self, paths: Sequence[Path], read: Callable[[], None]) -> None:
         self._paths = paths
         self._read = read
-        self._stamps = self._look()  # before reading: a change while reading is one to read again
+        self._good = self._look()  # before reading: a change while reading is one to read again
+        self._told: list[Stamp] | None = None  # the state that was told to be bad
         read()
 
     def refresh(self) -> None:
-        """Read the files again if they have changed; if they are broken, keep what was read before, and say so."""
+        """Read the files again if they have changed; if they are broken, keep what was read before, and say so once.
+
+        What is broken is tried again each time: a disk comes back, and permissions change without a trace in a stamp.
+        """
         stamps = self._look()
-        if stamps == self._stamps:
+        if stamps == self._good:
             return
-        self._stamps = stamps
         fields = {"files": [str(path) for path in self._paths]}
         try:
             self._read()
         except LineOodError as error:
-            log.error("changed, but not good: what was read before stays (%s)", error, extra=fields)
+            if stamps != self._told:
+                log.error("changed, but not good: what was read before stays (%s)", error, extra=fields)
+            self._told = stamps
         else:
+            self._good, self._told = stamps, None
             log.info("read again", extra=fields)
 
     def _look(self) -> list[Stamp]:
@@ -71,7 +78,7 @@ def watching(*watched: Watched) -> Iterator[None]:
         yield
     finally:
         over.set()
-        thread.join(PERIOD_S)  # no longer: a disk that hangs must not hold up the end either
+        thread.join(END_S)  # no longer: a disk that hangs must not hold up the end either
 
 
 def _stamp(path: Path) -> Stamp:

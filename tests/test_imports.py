@@ -13,6 +13,7 @@ from tests.data import ROOT
 
 ROOMS = (
     "errors",
+    "files",
     "types",
     "arrays",
     "images",

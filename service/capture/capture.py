@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 
 from prometheus_client import CollectorRegistry
 
 from scoring.scorer import ImageScore
+from service.aside import aside
 from service.batcher import Answer, Outcome
 from service.bodies import Encoded
 from service.capture.backlog import Backlog
 from service.capture.bucket import TokenBucket
 from service.capture.candidate import Candidate, Origin
-from service.capture.complaint import Complaint
 from service.capture.counts import Counts
 from service.capture.record import Reason
 from service.capture.selection import Selection
 from service.capture.target import Target, TargetError, open_target
 from service.capture.writer import Writer
+from service.complaint import Complaint
 from service.settings import Settings
 
 log = logging.getLogger(__name__)
 
 PATIENCE_S = 10  # with a target that does not answer, at the start
-END_S = 0.5  # for what still waits when the last answer has been given; the drain has been time enough
+END_S = 0.4  # for what still waits when the last answer has been given; the drain has been time enough
 
 
 class Capture:
@@ -86,7 +87,7 @@ class Capture:
             yield
         finally:
             self._backlog.close()
-            await asyncio.to_thread(self._writer.join, END_S)
+            await aside(partial(self._writer.join, END_S))
             if dropped := self._backlog.clear():
                 self._counts.dropped("stopping", dropped)
                 log.warning("the server stops before all captured images are written", extra={"dropped": dropped})

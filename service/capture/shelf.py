@@ -61,9 +61,6 @@ class Shelf:
         for each in sorted(kept, key=lambda each: each.stem):
             self.add(each)
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
     def add(self, kept: Kept) -> None:
         """An image has been put there."""
         self._kept[kept.stem] = kept

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from scoring.errors import LineOodError
+from scoring.files import write_atomically
 from service.capture.manifest import Row
 from service.capture.record import Record
 
@@ -39,12 +39,9 @@ def write_table(rows: Iterable[Row], path: Path) -> None:
     """
     cells = [{"image": row.image, **row.record.model_dump()} for row in rows]
     content = _csv(cells) if path.suffix == ".csv" else _parquet(cells)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        write_atomically(path, content, mode=0o644)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise LineOodError(f"--out {path}: {error.strerror or error}") from error
 
 

@@ -16,11 +16,11 @@ from functools import partial
 
 from service.capture.backlog import Backlog
 from service.capture.candidate import Candidate
-from service.capture.complaint import Complaint
 from service.capture.counts import Counts
 from service.capture.names import SIDE, SUFFIXES, Name
 from service.capture.shelf import Kept, Shelf, kept_of
 from service.capture.target import Target
+from service.complaint import Complaint
 
 log = logging.getLogger(__name__)
 

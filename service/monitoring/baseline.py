@@ -8,10 +8,10 @@ alarm, it is a false one with probability at most a + delta = `false_alarm`.
 from __future__ import annotations
 
 from scoring.artifact import Artifact
-from service.monitoring.class_groups import ClassGroups, expected_classes
 from service.monitoring.evidence import Evidence
 from service.monitoring.limits import Limits
 from service.monitoring.mixed_law import law_of
+from service.monitoring.neighbourhoods import Neighbourhoods
 from service.monitoring.score_bins import ScoreBins
 
 
@@ -37,7 +37,7 @@ class Baseline:
         self.bins = ScoreBins(
             artifact.calibration_scores, {point.name: point.thresholds_of(groups) for point in points}
         )
-        self.groups = ClassGroups(expected_classes(artifact))
+        self.groups = Neighbourhoods(groups.counts)
         self.laws = {point.name: law_of(point, groups) for point in points}
         self.level = delta = limits.false_alarm / 2 / len(points)
         self.bounds = {name: law.bound(delta) for name, law in self.laws.items()}

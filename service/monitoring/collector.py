@@ -40,7 +40,7 @@ class MonitorCollector(Collector):
 
     Args:
         report: asked once a scrape.
-        saved_at: when the state was last saved; None: not yet, or there is no file.
+        saved_at: when the state was last saved; None: there is no file.
     """
 
     def __init__(self, report: Callable[[], MonitorReport], saved_at: Callable[[], float | None]) -> None:

@@ -11,24 +11,26 @@ import asyncio
 import base64
 import contextlib
 import logging
-import os
 import queue
-import tempfile
 import threading
+import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 from pydantic import ValidationError
 
+from scoring.files import write_atomically
+from service.aside import aside
 from service.monitoring.monitor import Monitor
 from service.monitoring.state import StoredState
 
 log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 30.0  # what a killed process loses, at most
-PATIENCE_S = 1.0  # with the disk, at the end of the process
+PATIENCE_S = 0.5  # with the disk, at the end of the process
 
 
 class Keeper:
@@ -38,14 +40,15 @@ class Keeper:
         path: the file; its folder has to exist.
 
     Attributes:
-        saved_at: when the file was last written, in seconds since 1970; None: not yet.
+        saved_at: when the file was last written, in seconds since 1970; until then, when there was a keeper.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=1)
         self._is_failing = False
-        self.saved_at: float | None = None
+        self._is_late = False
+        self.saved_at = time.time()
 
     def read(self) -> StoredState | None:
         """What the file holds; nothing where there is none, or none that can be used, which is told."""
@@ -69,27 +72,31 @@ class Keeper:
             yield
         finally:
             saving.cancel()
-            await asyncio.to_thread(self._finish, monitor.snapshot(), thread)
+            await aside(partial(self._finish, monitor.snapshot(), thread))
 
     async def _save_now_and_then(self, monitor: Monitor) -> None:
         while True:
-            if self._waiting.empty():  # else the disk has not taken the last one yet
+            if self._waiting.empty():
                 self._waiting.put_nowait(monitor.snapshot())
+                self._is_late = False
+            elif not self._is_late:  # the disk has not taken the last one yet
+                log.error("the monitor's state cannot be saved", extra=self._told("the disk does not answer"))
+                self._is_late = True
             await asyncio.sleep(SAVE_EVERY_S)
 
     def _finish(self, snapshot: dict[str, Any], thread: threading.Thread) -> None:
-        try:
+        end = time.monotonic() + PATIENCE_S
+        with contextlib.suppress(queue.Full):
             for last in (snapshot, None):
-                self._waiting.put(last, timeout=PATIENCE_S / 2)
-        except queue.Full:
+                self._waiting.put(last, timeout=max(end - time.monotonic(), 0))
+            thread.join(max(end - time.monotonic(), 0))
+        if thread.is_alive():
             log.error("the monitor's state was not saved: the disk does not answer", extra=self._told("timeout"))
-        else:
-            thread.join(PATIENCE_S / 2)
 
     def _work(self) -> None:
         while (snapshot := self._waiting.get()) is not None:
             try:
-                _write(self._path, as_json(snapshot))
+                write_atomically(self._path, as_json(snapshot))
             except OSError as error:
                 if not self._is_failing:  # once, not every 30 s for as long as the disk is full
                     log.error("the monitor's state cannot be saved", extra=self._told(str(error)))
@@ -117,15 +124,3 @@ def _as_text(content: object) -> str:
 def _first_of(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'file'}: {first['msg']}"
-
-
-def _write(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-            Path(file.name).replace(path)
-        except OSError:
-            Path(file.name).unlink(missing_ok=True)
-            raise

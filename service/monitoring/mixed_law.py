@@ -1,16 +1,22 @@
 """What share of in-distribution images an operating point rejects, where predicted classes have their own thresholds.
 
 Group g of classes (`scoring.groups`) has n_g calibration images, its threshold is their l_g-th largest score: of images
-predicted into it R_g ~ Beta(l_g, n_g + 1 - l_g) are rejected, of all of them R = sum_g w_g R_g with shares w_g.
+predicted into it R_g ~ Beta(l_g, n_g + 1 - l_g) are rejected, of all of them R = sum_g w_g R_g, the R_g independent.
 
-    bound       the largest of the R_g's quantiles at 1 - delta / G: by Bonferroni no R_g exceeds it with probability
-                1 - delta, and so no mixture of them does, whatever the w_g of a stream are
-    expected    with the w_g of the calibration images, of whose streams nothing else is known
+    bound       P(R > q) <= delta by Bernstein's inequality for Beta variables (Skorski, Modern Stochastics 2023):
+                q = E R + e with e = C L / 3 + sqrt((C L / 3)^2 + 2 V L), L = log(1 / delta),
+                V = sum_g w_g^2 Var R_g and C = max_g w_g c_g, where for Beta(a, b) c = 2 (b - a) / ((a + b)(a + b + 2))
+    expected    E R
     interval    of m images, BetaBinomial of the Beta that has the mean and the variance of R
+
+The shares w_g are those of the calibration images, taken as known. So all of this is of streams whose predicted classes
+are distributed as the calibration's: one that sees mostly a single class has that class's rate, which its few images of
+the calibration leave less certain. And R_g of a pool is its classes' together: one of them may be rejected more often.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -44,17 +50,22 @@ class MixedLaw:
         return float((self.shares * self.ranks / (self.sizes + 1)).sum())
 
     def bound(self, delta: float) -> float:
-        """What R exceeds with a share of at most `delta` of the calibration sets, whatever is predicted."""
-        return float(np.max(beta.isf(delta / len(self.ranks), self.ranks, self.sizes + 1 - self.ranks)))
+        """What R exceeds with a share of at most `delta` of the calibration sets."""
+        total = self.sizes + 1
+        scales = 2 * (total - 2 * self.ranks) / (total * (total + 2))
+        log_odds = -math.log(delta)
+        linear = max(float((self.shares * scales).max()), 0.0) * log_odds / 3
+        return self.expected + linear + math.sqrt(linear**2 + 2 * self._variance * log_odds)
 
     def interval(self, images: int) -> tuple[float, float]:
         """Between what the rejected share of `images` images lies, as for `RejectLaw`."""
-        mean, variance = (
-            self.expected,
-            float((self.shares**2 * beta.var(self.ranks, self.sizes + 1 - self.ranks)).sum()),
-        )
-        total = min(mean * (1 - mean) / variance - 1, MOST)
+        mean = self.expected
+        total = min(mean * (1 - mean) / self._variance - 1, MOST)
         return beta_binomial_interval(mean * total, (1 - mean) * total, images)
+
+    @property
+    def _variance(self) -> float:
+        return float((self.shares**2 * beta.var(self.ranks, self.sizes + 1 - self.ranks)).sum())
 
 
 def law_of(point: OperatingPoint, groups: ClassGroups) -> RejectLaw | MixedLaw:

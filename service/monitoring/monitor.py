@@ -57,10 +57,6 @@ class Monitor:
         elif (stored := self._stored.pop(model, None)) is not None:
             self._go_on(model, stored)
 
-    def forget(self, model: str) -> None:
-        """Watch a model no longer."""
-        self._models.pop(model, None)
-
     def answered(self, model: str, artifact_id: str, stream: str | None, outcomes: Sequence[Outcome]) -> None:
         """The images of a request have been answered; those without a score count for nothing here.
 

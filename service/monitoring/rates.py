@@ -24,6 +24,7 @@ from scoring.metadata import OperatingPoint
 
 LEVEL = 0.95  # of the intervals
 DEVIATIONS = 12  # as far from the mean as a count is considered: beyond lies less than any of our digits
+COUNTED = 10_000  # images up to which every count is looked at: a window of an hour may have millions
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,20 @@ class RejectLaw:
 
 @lru_cache(maxsize=4096)  # a window that is full has the same interval at every scrape
 def beta_binomial_interval(a: float, b: float, images: int) -> tuple[float, float]:
-    """Central interval of BetaBinomial(images, a, b) / images."""
+    """Central interval of BetaBinomial(images, a, b) / images.
+
+    Of more than COUNTED images that of the Beta with the same mean and variance: it takes the same time for any number.
+    """
+    tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    if images > COUNTED:
+        total = images * (a + b + 1) / (a + b + images) - 1  # the variance of a Beta is p (1 - p) / (total + 1)
+        low, high = beta.ppf(tails, a * total / (a + b), b * total / (a + b))
+        return float(low), float(high)
     mean, total = images * a / (a + b), a + b
     deviation = (mean * b / total * (1 + (images - 1) / (total + 1))) ** 0.5
     lowest = max(0, int(mean - DEVIATIONS * deviation))
     rejected = np.arange(lowest, min(images, int(mean + DEVIATIONS * deviation) + 1) + 1)
     ways = gammaln(images + 1) - gammaln(rejected + 1) - gammaln(images - rejected + 1)
     below = np.exp(ways + betaln(rejected + a, images - rejected + b) - betaln(a, b)).cumsum()
-    tails = np.array([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     low, high = rejected[np.minimum(below.searchsorted(tails), len(rejected) - 1)] / images
     return float(low), float(high)

@@ -8,15 +8,14 @@ invents names could put out an alarm. A reset gives a place back.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 from service.monitoring.baseline import Baseline
 from service.monitoring.state import StoredStream
 from service.monitoring.stream import Stream
+from service.stream_id import is_good
 
 DEFAULT, OTHER = "default", "other"
-_GOOD_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 class Streams:
@@ -67,8 +66,7 @@ class Streams:
         return len(self._streams) - 1 - (OTHER in self._streams)  # the default is always there
 
     def _admit(self, identity: str, now: float) -> tuple[str, Stream]:
-        is_good = _GOOD_ID.fullmatch(identity) is not None
-        name = identity if is_good and self.named < self.baseline.limits.streams else OTHER
+        name = identity if is_good(identity) and self.named < self.baseline.limits.streams else OTHER
         if name not in self._streams:
             self._streams[name] = Stream(self.baseline, now)
         return name, self._streams[name]

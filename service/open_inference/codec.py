@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from service.bodies import Encoded
+from service.bodies import Encoded, check_marks
 from service.open_inference.inputs import read_images
 from service.open_inference.results import OUTPUTS
 from service.open_inference.schemas import (
@@ -32,7 +32,6 @@ from service.open_inference.schemas import (
 from service.open_inference.tensors import DataType, to_bytes, to_json
 from service.problems import MalformedRequestError, TooLargeError
 
-MAX_MARKS = 10_000  # commas and opening brackets, of which a request with a thousand images has some two thousand
 PARAMETERS: dict[str, type[Parameters]] = {  # by the member of the request that they are of
     "inputs": InputParameters,
     "outputs": OutputParameters,
@@ -136,9 +135,7 @@ def _split(body: bytes, header_length: int | None) -> tuple[bytes, bytes | None]
 
 
 def _parse(head: bytes) -> InferRequest:
-    marks = head.count(b",") + head.count(b"[") + head.count(b"{")
-    if marks > MAX_MARKS:  # or ten megabytes of "[[],[]," would be parsed for seconds, into hundreds of megabytes
-        raise MalformedRequestError(f"the JSON object has {marks} commas and brackets, more than any request needs")
+    check_marks(head)
     try:
         return InferRequest.model_validate_json(head)
     except ValidationError as error:

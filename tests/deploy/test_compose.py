@@ -139,13 +139,14 @@ def test_start_order_follows_health() -> None:
 
 
 def test_profiles() -> None:
-    """Without a profile come the demo and its monitoring; the GPU and calibration are asked for."""
+    """Without a profile come the demo and its monitoring; the GPU, calibration and sending alerts are asked for."""
     profiles = {name: service.get("profiles", []) for name, service in SERVICES.items()}
     assert profiles == {
         "line-ood": [],
         "line-ood-gpu": ["gpu"],
         "calibrate": ["calibrate"],
         "prometheus": [],
+        "alertmanager": ["alerts"],
         "grafana": [],
     }
     (device,) = SERVICES["line-ood-gpu"]["deploy"]["resources"]["reservations"]["devices"]
@@ -190,6 +191,22 @@ def test_prometheus_scrapes_the_servers() -> None:
     assert targets["names"] == list(SERVERS)
     assert str(targets["port"]) == _last("cpu", "EXPOSE")
     assert "metrics_path" not in job  # /metrics is what both sides take by default
+
+
+def test_prometheus_sends_alerts_to_the_alertmanager() -> None:
+    """Prometheus' Alertmanager is the one of the compose file, and both find their files where they are mounted."""
+    config = yaml.safe_load((ROOT / "deploy/prometheus/prometheus.yml").read_text())
+    (manager,) = config["alerting"]["alertmanagers"]
+    (found,) = manager["dns_sd_configs"]
+    service = SERVICES["alertmanager"]
+    assert found["names"] == ["alertmanager"]
+    assert service["ports"] == [f"127.0.0.1:{found['port']}:{found['port']}"]
+    (file,) = [flag.partition("=")[2] for flag in service["command"] if flag.startswith("--config.file=")]
+    mounts = dict(volume.split(":")[:2] for volume in service["volumes"])
+    assert Path(file).parent == Path(mounts["./deploy/alertmanager"])
+    assert (ROOT / "deploy/alertmanager" / Path(file).name).is_file()
+    assert config["rule_files"] == ["rules/*.yml"]
+    assert "./deploy/prometheus:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
 
 
 def test_everything_that_the_image_copies_is_sent() -> None:

@@ -203,6 +203,13 @@ class TestByClass:
         metadata["alone_from"] = None
         refused(put_together(path, tensors, metadata), "operating_points.0.threshold")
 
+    def test_operating_points_promise_the_same(self, path: Path) -> None:
+        """Of different guarantees the smaller alpha may reject what the larger one accepts."""
+        tensors, metadata = take_apart(path)
+        metadata["operating_points"][1]["guarantee"] = "pac"
+        error = refused(put_together(path, tensors, metadata), "operating_points")
+        assert "same guarantee" in str(error)
+
     def test_alpha_can_be_kept_by_the_smallest_group(self, path: Path) -> None:
         """67 images of a class that stands alone cannot keep 1 %, though 200 could."""
         tensors, metadata = take_apart(path)

@@ -26,6 +26,8 @@ from service.settings import Settings
 from service.sources import Loaded, Source, name_of
 from tests.artifacts import calibrate_tiny
 
+FINE = f"{Path(__file__).parents[1] / 'calibration' / 'networks.py'}:fine"
+
 
 def only(scorer: Scorer, artifact: Path = Path("nowhere")) -> Loaded:
     """A scorer as the only model, which can be loaded anew where its file is named."""
@@ -67,6 +69,20 @@ def other_artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network with other masks, other scores and another operating point."""
     folder = tmp_path_factory.mktemp("other")
     return calibrate_tiny(folder, LineSettings(p_a=60, p_w=60, clip_quantile=0.5), {"default": 0.3, "lenient": 0.4})
+
+
+@pytest.fixture(scope="session")
+def by_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose predictions differ, with a class that stands alone from 19 images on."""
+    return calibrate_tiny(
+        tmp_path_factory.mktemp("by_class"), alphas={"default": 0.2, "strict": 0.1}, spec=FINE, per_class=True
+    )
+
+
+@pytest.fixture
+def images(by_class: Path) -> list[bytes]:
+    """Some of the images of the calibration, which are predicted as classes alone and pooled, and not all rejected."""
+    return [path.read_bytes() for path in sorted((by_class.parent / "images").rglob("*.png"))[::5]]
 
 
 @pytest.fixture

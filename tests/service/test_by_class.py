@@ -11,30 +11,16 @@ import torch
 
 from scoring.scorer import Scorer
 from service.model_metrics import score_buckets
-from tests.artifacts import calibrate_tiny
 from tests.reference import group_of
 from tests.service.test_routes import post
 from tests.service.test_server import samples
 
 ALPHAS = {"default": 0.2, "strict": 0.1}
-NETWORK = f"{Path(__file__).parents[1] / 'calibration' / 'networks.py'}:fine"
-
-
-@pytest.fixture(scope="module")
-def by_class(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A network whose predictions differ, with a class that stands alone from 19 images on."""
-    return calibrate_tiny(tmp_path_factory.mktemp("by_class"), alphas=ALPHAS, spec=NETWORK, per_class=True)
 
 
 @pytest.fixture
 def scorer(by_class: Path) -> Scorer:
     return Scorer.load(by_class, torch.device("cpu"))
-
-
-@pytest.fixture
-def images(by_class: Path) -> list[bytes]:
-    """Some of the images of the calibration, which are predicted as classes alone and pooled, and not all rejected."""
-    return [path.read_bytes() for path in sorted((by_class.parent / "images").rglob("*.png"))[::5]]
 
 
 @pytest.mark.parametrize("point", [None, "strict"])
@@ -71,7 +57,10 @@ def test_images_are_counted_by_their_own_threshold(client: httpx.Client, scorer:
     for name, point in scorer.artifact.operating_points.items():
         rejected = sum(scorer.decide(score, point).reject for score in scores)
         for decision, count in (("reject", rejected), ("accept", len(images) - rejected)):
-            assert found[f"line_ood_images_total{[('decision', decision), ('operating_point', name)]}"] == count
+            assert (
+                found[f"line_ood_images_total{[('decision', decision), ('model', 'fine'), ('operating_point', name)]}"]
+                == count
+            )
     default = scorer.artifact.operating_points["default"]
     together = min(scorer.decide(score, default).threshold for score in scores)
     assert sum(score.ood_score > together for score in scores) != sum(scorer.decide(s, default).reject for s in scores)

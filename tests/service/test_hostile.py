@@ -15,7 +15,7 @@ import httpx
 import pytest
 
 from scoring.scorer import Scorer
-from service.bodies import MAX_COMMAS
+from service.bodies import MAX_MARKS
 from service.settings import Settings
 from tests.service.conftest import GatedScorer, LiveApp, encode
 
@@ -145,11 +145,13 @@ def test_the_documentation_needs_no_internet(client: httpx.Client):
 class TestBodies:
     @pytest.mark.parametrize("opening", ["[", '{"a":'])
     def test_deep_json(self, client, opening):
-        """A million brackets are a 400 after a few hundred of them."""
+        """Thousands of brackets are a 400 after a few hundred of them, a million are not even parsed."""
         started = time.monotonic()
-        answer = client.post("/v1/predict", content=opening * 1_000_000, headers=JSON)
+        answer = client.post("/v1/predict", content=opening * 9_000, headers=JSON)
         assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
         assert "recursion limit" in answer.json()["detail"]
+        answer = client.post("/v1/predict", content=opening * 1_000_000, headers=JSON)
+        assert (answer.status_code, answer.json()["code"]) == (413, "too_large")
         assert time.monotonic() - started < 1
 
     def test_wide_json(self, client):
@@ -158,7 +160,7 @@ class TestBodies:
         started = time.monotonic()
         answer = client.post("/v1/predict", content=f'{{"x": [{values}1], "instances": [{{"b64": ""}}]}}', headers=JSON)
         assert answer.status_code == 413
-        assert str(MAX_COMMAS) in answer.json()["detail"]
+        assert str(MAX_MARKS) in answer.json()["detail"]
         assert time.monotonic() - started < 1
 
     @pytest.mark.parametrize(

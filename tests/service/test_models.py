@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import threading
 import weakref
@@ -17,29 +18,33 @@ import numpy as np
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from scoring.artifact import Artifact
 from scoring.errors import ArtifactError
 from scoring.scorer import Scorer
 from service.app import create_app
+from service.metrics import LOADS, Metrics
+from service.model_metrics import ModelMetrics
 from service.settings import Settings
 from service.shadow import MAX_IMAGES
 from service.shadow_metrics import DIFFERENCES
 from service.sources import Loaded, Source, load_all
 from tests.service.conftest import LiveApp, encode, live, only
+from tests.service.keys import KEY, key_files
 from tests.service.test_pressure import busy, sample, until
 from tests.service.test_routes import check_problem
-from tests.service.versions import CPU, DAMAGES, Keys, ask, id_of, load, put, relabelled, score_of, states
+from tests.service.versions import CPU, DAMAGES, ask, id_of, load, put, relabelled, score_of, states
 
 Serve = Callable[..., LiveApp]
 
 
 @pytest.fixture
-def serve() -> Iterator[Serve]:
-    """Start an app with models of one's own; it stops with the test."""
+def serve(tmp_path: Path) -> Iterator[Serve]:
+    """Start an app with models of one's own, that an admin may load; it stops with the test."""
+    keys = key_files(tmp_path)
     with ExitStack() as stack:
 
         def start(*sources: Source, **settings: object) -> LiveApp:
-            app = create_app(load_all(sources), Settings(**settings))
-            app.state.keys = Keys()
+            app = create_app(load_all(sources), Settings(admin_keys=keys["admin_keys"], **settings))
             return stack.enter_context(live(app))
 
         yield start
@@ -135,7 +140,9 @@ def test_a_bad_file_is_refused(serve, place, tiny_artifact, other_artifact, dama
     assert reason in problem["detail"]
     answer = ask(app.url)
     assert (answer.status_code, answer.json()["model"]["artifact_id"]) == (200, id_of(tiny_artifact))
-    assert sample(app.url, "line_ood_loads_total", outcome="refused") == 1
+    outcomes = {outcome: sample(app.url, "line_ood_loads_total", outcome=outcome) for outcome in LOADS}
+    counted = "self_test_failed" if reason == "self-test" else "refused"
+    assert outcomes == dict.fromkeys(LOADS, 0) | {counted: 1}
     put(other_artifact, place)
     assert load(app.url, "a").json()["artifact_id"] == id_of(other_artifact)
 
@@ -197,10 +204,53 @@ def test_one_load_of_a_model_at_a_time(serve, place, tiny_artifact, other_artifa
         assert first.result().json()["outcome"] == "switched"
 
 
-def test_admitted_images_are_answered_by_the_version_that_admitted_them(place, other_artifact, gated):
+def test_a_load_that_hangs_keeps_no_other_waiting(serve, place, tiny_artifact, monkeypatch, caplog):
+    """Another model's load is refused after a while, which says why; the log tells of the load that goes on."""
+    monkeypatch.setattr("service.models.TURN_S", 0.3)
+    monkeypatch.setattr("service.loads.SLOW_S", 0.1)
+    app = serve(Source("a", place), Source("b", tiny_artifact))
+    is_loading, may_load = threading.Event(), threading.Event()
+
+    def hang(source: Source) -> str:
+        is_loading.set()
+        assert may_load.wait(30)
+        return id_of(tiny_artifact)
+
+    monkeypatch.setattr(Source, "artifact_id", hang)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(load, app.url, "a")
+        assert is_loading.wait(30)
+        problem = check_problem(load(app.url, "b"), 409, "load_under_way")
+        assert problem["detail"] == "'b' waits for another model that is being loaded"
+        assert states(app.url)["b"]["loading"] is False
+        until(lambda: any("loading model a still goes on" in message for message in caplog.messages))
+        may_load.set()
+        assert first.result().json()["outcome"] == "unchanged"
+        assert load(app.url, "b").status_code == 200
+
+
+def test_the_last_images_of_an_old_version_leave_no_series(tiny_artifact):
+    """A class that it sees for the first time when the new one answers, and that is called otherwise there."""
+    artifact = Artifact.load(tiny_artifact)
+    names = [f"new {name}" for name in artifact.metadata.classifier.class_names[:-1]]
+    names.append(artifact.metadata.classifier.class_names[-1])
+    classifier = artifact.metadata.classifier.model_copy(update={"class_names": names})
+    renamed = dataclasses.replace(artifact, metadata=artifact.metadata.model_copy(update={"classifier": classifier}))
+    families = Metrics(max_batch=4).of_models
+    old, new = (ModelMetrics(families, "m", each) for each in (artifact, renamed))
+    old.expose()
+    old.image_scored(0.0, 1)
+    new.expose(old)
+    for index in range(len(names)):
+        old.image_scored(0.0, index)
+    (family,) = families.classes.collect()
+    seen = [each.labels["class_name"] for each in family.samples if each.name.endswith("_total")]
+    assert seen == names[-1:]
+
+
+def test_admitted_images_are_answered_by_the_version_that_admitted_them(place, other_artifact, gated, tmp_path):
     """Who was let in before the switch waits for the old version, later ones do not; then the old one is gone."""
-    app = create_app([only(gated, place)], Settings())
-    app.state.keys = Keys()
+    app = create_app([only(gated, place)], Settings(admin_keys=key_files(tmp_path)["admin_keys"]))
     old_id, old = gated.artifact.artifact_id, weakref.ref(app.state.models.default.pipeline)
     with live(app) as running, ThreadPoolExecutor(4) as pool:
         waiting = [busy(running, gated, pool), pool.submit(ask, running.url)]
@@ -218,14 +268,18 @@ def test_admitted_images_are_answered_by_the_version_that_admitted_them(place, o
         until(lambda: old() is None)
 
 
-def test_loading_needs_the_admin_key(serve, place, other_artifact):
-    """Without it nothing is read."""
-    app = serve(Source("a", place), shadow_share=1)
-    before = app.app.state.models["a"]
+def test_loading_needs_the_admin_key(serve, place, other_artifact, tmp_path):
+    """Without it nothing is read: a client's is 403, none that is known 401; where there are no admin keys, 403."""
+    closed = serve(Source("a", place), shadow_share=1, api_keys=key_files(tmp_path)["api_keys"])
+    before = closed.app.state.models["a"]
     put(other_artifact, place)
     for what in ("load", "shadow/load"):
-        assert load(app.url, "a", what, {}).status_code == 403
-    assert app.app.state.models["a"] is before
+        check_problem(load(closed.url, "a", what, KEY), 403, "forbidden")
+        check_problem(load(closed.url, "a", what, "wrong"), 401, "key_unknown")
+        check_problem(httpx.post(f"{closed.url}/v1/models/a/{what}"), 401, "key_missing")
+    assert closed.app.state.models["a"] is before
+    with live(create_app(load_all([Source("a", place)]), Settings())) as open_to_all:
+        check_problem(load(open_to_all.url, "a"), 403, "forbidden")
 
 
 def test_one_model_that_is_not_ready_makes_the_server_not_ready(serve, tiny_artifact):
@@ -235,6 +289,7 @@ def test_one_model_that_is_not_ready_makes_the_server_not_ready(serve, tiny_arti
     until(lambda: httpx.get(f"{app.url}/livez").status_code == 503)
     ready = httpx.get(f"{app.url}/readyz")
     assert ready.status_code == 503 and ready.json()["detail"].startswith("b: ")
+    assert sample(app.url, "line_ood_ready") == 0
     assert states(app.url)["b"]["state"] == "dead"
     assert ask(app.url, model="a").status_code == 200
 
@@ -315,10 +370,16 @@ def test_a_shadow_is_loaded_anew(serve, place, tiny_artifact, other_artifact):
     before = app.app.state.models["a"]
     ask(app.url)
     until(lambda: states(app.url)["a"]["shadow"]["scored"] == 1)
+
+    def points() -> set[str]:
+        return {labels["operating_point"] for labels in labels_of(app.url, "line_ood_shadow_decisions_total")}
+
+    assert points() == {"default", "strict"}
     put(other_artifact, place)
     answer = load(app.url, "a", "shadow/load").json()
     assert (answer["outcome"], answer["artifact_id"]) == ("switched", id_of(other_artifact))
     assert states(app.url)["a"]["shadow"]["scored"] == 0
+    assert points() == {"default"}  # of which both versions have a threshold
     assert [each["artifact_id"] for each in labels_of(app.url, "line_ood_shadow_artifact_info")] == [
         id_of(other_artifact)
     ]

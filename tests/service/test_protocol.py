@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service import protocol
 from service.app import create_app
+from service.metrics import ENDS, Metrics
 from service.protocol import LINGER_S, MAX_HEADER_BYTES, MAX_HEADERS, SPARE_CONNECTIONS
 from service.settings import Settings
-from tests.service.conftest import GatedScorer, LiveApp, encode, live
+from tests.service.conftest import GatedScorer, LiveApp, encode, live, only
 
 SOON_S = 2.5  # the times below are looked at once a second
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -34,7 +38,7 @@ def tiny(tiny_artifact):
 @pytest.fixture(scope="module")
 def running(tiny) -> Iterator[LiveApp]:
     """A server with short times."""
-    app = create_app(tiny, Settings(timeout_s=1))
+    app = create_app([only(tiny)], Settings(timeout_s=1))
 
     @app.get("/large")
     async def large() -> str:
@@ -276,7 +280,7 @@ class TestEnd:
 class TestCount:
     def test_surplus_connections(self, tiny):
         """Beyond the bound: 503 and closed, health is answered; far beyond: closed unread; then there is room again."""
-        app = create_app(tiny, Settings(max_connections=3))
+        app = create_app([only(tiny)], Settings(max_connections=3))
         with live(app) as running:
             kept = [connect(running.url) for _ in range(3)]
             for connection in kept:
@@ -313,6 +317,15 @@ def test_a_broken_body_stops_its_request(gated: GatedScorer, start: Callable[...
     assert status_of(answer) == 400
     assert seconds < 1
     end = time.monotonic() + 5
-    while "line_ood_admitted_images 0.0" not in httpx.get(f"{running.url}/metrics").text:
+    while 'line_ood_admitted_images{model="tiny"} 0.0' not in httpx.get(f"{running.url}/metrics").text:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_every_end_is_counted_from_zero():
+    """A reason that a connection ends for has its series from the start: its first event is an increase."""
+    source = Path(protocol.__file__).read_text()
+    reasons = set(re.findall(r'self\._abort\("(\w+)"\)', source))
+    assert reasons == set(ENDS)
+    exposed = Metrics(max_batch=1).exposition().decode()
+    assert all(f'line_ood_ended_connections_total{{reason="{reason}"}} 0.0\n' in exposed for reason in reasons)

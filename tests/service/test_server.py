@@ -182,6 +182,7 @@ def test_settings_come_from_the_environment(tiny_artifact):
         (["--max-images", "600"], "max_images (600) must not exceed queue_capacity (512)"),
         (["--device", "cuda"], "no GPU can be used here"),
         (["--port", "99999"], "--port (LINE_OOD_PORT)"),
+        (["--otlp-endpoint", "collector:4318"], "--otlp-endpoint (LINE_OOD_OTLP_ENDPOINT)"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
     ],
 )

@@ -32,8 +32,8 @@ class Files:
         self.ca.cert_pem.write_to_path(self.roots)
         self.renew()
 
-    def renew(self) -> None:
-        issued = self.ca.issue_cert("127.0.0.1")
+    def renew(self, kind: trustme.KeyType = trustme.KeyType.ECDSA) -> None:
+        issued = self.ca.issue_cert("127.0.0.1", key_type=kind)
         issued.private_key_pem.write_to_path(self.key)
         self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
@@ -51,6 +51,20 @@ class Files:
 @pytest.fixture
 def files(tmp_path: Path) -> Files:
     return Files(tmp_path)
+
+
+def shake_hands(tls: Tls, context: ssl.SSLContext) -> ssl.SSLObject:
+    """A client's side of a connection through memory."""
+    left, right = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = tls.context.wrap_bio(left, right, server_side=True)
+    client = context.wrap_bio(right, left, server_hostname="127.0.0.1")
+    for _ in range(4):
+        for side in (client, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    return client
 
 
 def number_of_certificate(server: RunningServer, context: ssl.SSLContext) -> int:
@@ -110,16 +124,42 @@ class TestStart:
         files.renew()
         files.certificate.write_bytes(good)
         tls.watched.refresh()
-        left, right = ssl.MemoryBIO(), ssl.MemoryBIO()
-        server = tls.context.wrap_bio(left, right, server_side=True)
-        client = files.client().wrap_bio(right, left, server_hostname="127.0.0.1")
-        for _ in range(4):
-            for side in (client, server):
-                try:
-                    side.do_handshake()
-                except ssl.SSLWantReadError:
-                    continue
-        assert client.version() == "TLSv1.3"
+        assert shake_hands(tls, files.client()).version() == "TLSv1.3"
+
+    @pytest.mark.parametrize("ask", ["RSA", "ECDSA"])
+    def test_a_key_of_another_kind_takes_the_place_of_the_old_one(self, files, ask):
+        """OpenSSL would hold a certificate of each kind, and go on giving an expired one to who prefers it."""
+        files.renew(trustme.KeyType.RSA)
+        tls = Tls(files.certificate, files.key, files.roots)
+        context = files.client(with_certificate=True)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        context.set_ciphers(f"ECDHE-{ask}-AES128-GCM-SHA256")
+        old = tls.context
+        files.renew(trustme.KeyType.ECDSA)
+        tls.watched.refresh()
+        assert tls.context is old
+        if ask == "ECDSA":
+            assert shake_hands(tls, context).cipher()[0] == "ECDHE-ECDSA-AES128-GCM-SHA256"
+        else:
+            with pytest.raises(ssl.SSLError):
+                shake_hands(tls, context)
+
+    def test_a_file_that_could_not_be_read_is_tried_again(self, files, monkeypatch):
+        """Its stamp is what it was: permissions that are put right leave no trace in it."""
+        tls = Tls(files.certificate, files.key, None)
+        files.renew(trustme.KeyType.RSA)
+        load = ssl.SSLContext.load_cert_chain
+
+        def refuse(*_: object, **__: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", refuse)
+        tls.watched.refresh()
+        monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", load)
+        tls.watched.refresh()
+        context = files.client()
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        assert "RSA" in shake_hands(tls, context).cipher()[0]
 
     def test_an_encrypted_key(self, files):
         """Nobody is asked for a password: a server has no terminal."""

@@ -9,27 +9,14 @@ from pathlib import Path
 
 import httpx
 import torch
-from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 
 from scoring.artifact import Artifact
 from scoring.scorer import Scorer
 from tests.service.conftest import encode
+from tests.service.keys import ADMIN, bearer
 
-ADMIN = {"Authorization": "Bearer admin"}
 JPEG = {"Content-Type": "image/jpeg"}
 CPU = torch.device("cpu")
-
-
-class Keys:
-    """Stands in for the keys of a server."""
-
-    def check_client(self, headers: Headers) -> None:
-        """Everybody is one."""
-
-    def check_admin(self, headers: Headers) -> None:
-        if headers.get("authorization") != ADMIN["Authorization"]:
-            raise HTTPException(403)
 
 
 def put(artifact: Path, place: Path) -> None:
@@ -98,8 +85,8 @@ def ask(url: str, seed: int = 0, model: str = "") -> httpx.Response:
     return httpx.post(f"{url}{path}", content=encode(seed), headers=JPEG, timeout=30)
 
 
-def load(url: str, model: str, what: str = "load", headers: dict[str, str] = ADMIN) -> httpx.Response:
-    return httpx.post(f"{url}/v1/models/{model}/{what}", headers=headers, timeout=60)
+def load(url: str, model: str, what: str = "load", key: str = ADMIN) -> httpx.Response:
+    return httpx.post(f"{url}/v1/models/{model}/{what}", headers=bearer(key), timeout=60)
 
 
 def states(url: str) -> dict[str, dict]:

@@ -22,7 +22,7 @@ from scoring.scorer import Scorer
 from service.app import create_app
 from service.settings import Settings
 from tests.service.capture.making import eventually, side_files
-from tests.service.conftest import LiveApp, encode, live
+from tests.service.conftest import LiveApp, encode, live, only
 
 ALL = {"capture_random": 1.0, "capture_per_minute": 60_000}  # every image is kept, rejected or not
 PNG = {"Content-Type": "image/png"}
@@ -187,7 +187,7 @@ def test_a_slow_target_slows_no_answer(start, scorer):
 def test_a_target_that_hangs_does_not_keep_the_server_from_ending(scorer):
     """What was not written by then is counted as dropped."""
     fsspec.register_implementation("slow", Slow, clobber=True)
-    app = create_app(scorer, Settings(capture="slow://hanging", **ALL))
+    app = create_app([only(scorer)], Settings(capture="slow://hanging", **ALL))
     with live(app) as running:
         assert [post(running.url, encode(seed)).status_code for seed in range(5)] == [200] * 5
         started = time.monotonic()
@@ -200,4 +200,4 @@ def test_a_wrong_url_is_refused_before_anything_is_served(scorer, tmp_path):
     """The message names the flag and what is wrong with it."""
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(LineOodError, match=r"--capture: nothing can be written at .*file"):
-        create_app(scorer, Settings(capture=str(tmp_path / "file")))
+        create_app([only(scorer)], Settings(capture=str(tmp_path / "file")))

@@ -160,10 +160,18 @@ def test_a_failure_loses_one_image_and_is_told_once_a_minute(tmp_path, caplog):
         assert [record.times for record in caplog.records] == [1, 5]
         target.failing = False
         running.write([candidate(7)])
+        target.failing = True
+        running.write([candidate(8)])
+        target.failing = False
+        running.write([candidate(9)])
+        assert len(caplog.records) == 2  # trouble that comes and goes is no line for each time
+        now = 122.0
+        running.write([candidate(10)])
         assert value(running.registry, "capture_bytes") == bytes_below(tmp_path)
-    assert [each["image"] for each in side_files(tmp_path)] == [candidate(0).data, candidate(7).data]
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 4
+    assert [each["image"] for each in side_files(tmp_path)] == [candidate(seed).data for seed in (0, 7, 9, 10)]
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 8
     assert caplog.records[-1].getMessage().startswith("over: ")
+    assert caplog.records[-1].times == 7
 
 
 def test_what_people_take_away_is_noticed_before_anything_is_deleted(tmp_path):

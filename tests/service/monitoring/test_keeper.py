@@ -201,7 +201,7 @@ def test_a_disk_that_is_full_is_told_once(
     caplog.set_level("INFO")
     save(monitor, path)
     before = path.read_bytes()
-    monkeypatch.setattr(keeping, "SAVE_EVERY_S", 0.01)
+    monkeypatch.setattr(keeping, "SAVE_EVERY_S", 0.2)
     full = threading.Event()
     full.set()
     fsync = os.fsync
@@ -217,13 +217,14 @@ def test_a_disk_that_is_full_is_told_once(
 
     async def run() -> None:
         keeper = Keeper(path)
+        started = keeper.saved_at
         async with keeper.keeping(monitor):
             see(monitor, clock, "default", 0)
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)
             assert read() == before
-            assert keeper.saved_at is None
+            assert keeper.saved_at == started  # so that an alert on its age fires, too
             full.clear()
-            await asyncio.sleep(0.3)
+            await asyncio.sleep(0.7)
             assert keeper.saved_at == clock.now
 
     asyncio.run(run())
@@ -236,19 +237,39 @@ def test_a_disk_that_is_full_is_told_once(
 def test_a_disk_that_hangs_holds_up_nothing(
     monitor: Monitor, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop goes on meanwhile, and the end waits for a moment only."""
+    """The loop goes on meanwhile, which is told once, and the end waits for a moment only."""
     hangs = threading.Event()
     monkeypatch.setattr(os, "fsync", lambda _: hangs.wait(30))
+    monkeypatch.setattr(keeping, "SAVE_EVERY_S", 0.05)
 
     async def run() -> float:
         loop = asyncio.get_running_loop()
         async with Keeper(path).keeping(monitor):
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.4)
             started = loop.time()
         return loop.time() - started
 
     try:
         assert asyncio.run(run()) < 2 * keeping.PATIENCE_S
+    finally:
+        hangs.set()
+    assert caplog.messages.count("the monitor's state cannot be saved") == 1
+    assert "the monitor's state was not saved: the disk does not answer" in caplog.messages
+
+
+def test_a_disk_that_hangs_at_the_end_is_told(
+    monitor: Monitor, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last state is lost if only its own write hangs: the log says so."""
+    hangs = threading.Event()
+
+    async def run() -> None:
+        async with Keeper(path).keeping(monitor):
+            await asyncio.sleep(0.2)
+            monkeypatch.setattr(os, "fsync", lambda _: hangs.wait(30))
+
+    try:
+        asyncio.run(run())
     finally:
         hangs.set()
     assert "the monitor's state was not saved: the disk does not answer" in caplog.messages

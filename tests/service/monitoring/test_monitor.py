@@ -144,8 +144,6 @@ def test_another_artifact_begins_anew(monitor: Monitor, artifact: Artifact, capl
     assert "another artifact: monitoring begins anew" in caplog.messages
     monitor.answered("m", ID, "a", answers([1.0]))  # scored before the exchange
     assert set(monitor.report().models["m"].streams) == {"default"}
-    monitor.forget("m")
-    assert monitor.report().models == {}
 
 
 def test_images_in_a_burst_are_one_piece_of_evidence(artifact: Artifact, limits: Limits, clock: Clock) -> None:

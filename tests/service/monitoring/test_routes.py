@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -15,27 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from scoring.scorer import Scorer
 from service.monitoring import keeper
 from service.monitoring.collector import GAUGES
-from service.problems import KINDS, Kind, ServiceError
 from tests.processes import RunningServer, running_server
 from tests.service.conftest import LiveApp, encode
+from tests.service.keys import ADMIN, bearer, key_files
 from tests.service.test_routes import check_problem
 
 
-class ForbiddenError(ServiceError):
-    """What a `Keys` raises."""
-
-
-class KeysDouble:
-    """Lets one key in."""
-
-    def check_admin(self, headers: Mapping[str, str]) -> None:
-        if headers.get("authorization") != "Bearer right":
-            raise ForbiddenError("not the admin key")
-
-
 @pytest.fixture
-def app(start: Callable[..., LiveApp], scorer: Scorer) -> LiveApp:
-    return start(scorer, monitor_streams=2)
+def app(start: Callable[..., LiveApp], scorer: Scorer, tmp_path: Path) -> LiveApp:
+    return start(scorer, monitor_streams=2, admin_keys=key_files(tmp_path)["admin_keys"])
 
 
 @pytest.fixture
@@ -113,14 +101,14 @@ def test_all_images_of_a_request_belong_to_its_stream(client: httpx.Client) -> N
     assert client.get("/v1/monitor").json()["models"]["tiny"]["streams"]["front"]["images"] == 2
 
 
-def test_reset_needs_the_admin_key(app: LiveApp, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without keys nobody is the operator; with them, the wrong one is refused; the right one forgets the stream."""
+def test_reset_needs_the_admin_key(client: httpx.Client, start: Callable[..., LiveApp], scorer: Scorer) -> None:
+    """Without admin keys nobody is the operator; with them, others are refused; the right one forgets the stream."""
+    check_problem(httpx.post(f"{start(scorer).url}/v1/monitor/reset", headers=bearer(ADMIN)), 403, "forbidden")
     post(client, "front")
-    check_problem(client.post("/v1/monitor/reset?stream=front"), 403, "forbidden")
-    app.app.state.keys = KeysDouble()
-    monkeypatch.setitem(KINDS, ForbiddenError, Kind(403, "forbidden", "No"))
-    check_problem(client.post("/v1/monitor/reset?stream=front"), 403, "forbidden")
-    admin = {"Authorization": "Bearer right"}
+    check_problem(client.post("/v1/monitor/reset?stream=front"), 401, "key_missing")
+    check_problem(client.post("/v1/monitor/reset?stream=front", headers=bearer("wrong")), 401, "key_unknown")
+    assert "front" in client.get("/v1/monitor").json()["models"]["tiny"]["streams"]
+    admin = bearer(ADMIN)
     assert client.post("/v1/monitor/reset?stream=front", headers=admin).status_code == 204
     assert "front" not in client.get("/v1/monitor").json()["models"]["tiny"]["streams"]
     check_problem(client.post("/v1/monitor/reset?stream=front", headers=admin), 404, "not_found")

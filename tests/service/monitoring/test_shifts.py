@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.monitoring.class_groups import GROUPS, ClassGroups
+from service.monitoring.neighbourhoods import GROUPS, Neighbourhoods
 from service.monitoring.psi import Shift
 from service.monitoring.score_bins import ScoreBins
 
@@ -79,7 +79,7 @@ def test_deciles_are_tenths_of_the_calibration() -> None:
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200).filter(any))
 def test_groups_are_neighbours_with_even_shares(counts: list[int]) -> None:
     """At most GROUPS, in the order of the classes; no group of several classes has more than two even shares."""
-    groups = ClassGroups(np.array(counts))
+    groups = Neighbourhoods(np.array(counts))
     assert groups.of == sorted(groups.of)
     assert set(groups.of) == set(range(groups.count))
     assert groups.count <= GROUPS
@@ -91,5 +91,5 @@ def test_groups_are_neighbours_with_even_shares(counts: list[int]) -> None:
 
 def test_few_classes_stand_alone() -> None:
     """With as many images of each, up to GROUPS classes are told apart."""
-    assert ClassGroups(np.full(GROUPS, 7)).of == list(range(GROUPS))
-    assert ClassGroups(np.full(1000, 1)).expected.tolist() == [50] * GROUPS
+    assert Neighbourhoods(np.full(GROUPS, 7)).of == list(range(GROUPS))
+    assert Neighbourhoods(np.full(1000, 1)).expected.tolist() == [50] * GROUPS

@@ -52,7 +52,7 @@ def test_health(client, start, scorer):
         response = client.get(f"/v2/health/{path}")
         assert (response.status_code, response.json()) == (200, {member: True})
     app = start(scorer)
-    app.app.state.pipeline.drain()
+    app.app.state.models.drain()
     assert httpx.get(f"{app.url}/v2/health/live").status_code == 200
     for path, own in (("/v2/health/ready", {}), ("/v2/models/tiny/ready", {"name": "tiny"})):
         response = httpx.get(app.url + path)
@@ -66,7 +66,7 @@ def test_health(client, start, scorer):
 def test_a_dead_server_is_not_live(client, start, scorer, monkeypatch):
     """Without its inference thread a process says that it has to be restarted."""
     app = start(scorer)
-    monkeypatch.setattr(type(app.app.state.pipeline), "is_alive", property(lambda _: False))
+    monkeypatch.setattr(type(app.app.state.models.default.pipeline), "is_alive", property(lambda _: False))
     response = httpx.get(f"{app.url}/v2/health/live")
     assert (response.status_code, response.json()["live"]) == (503, False)
     assert httpx.get(f"{app.url}/v2/health/ready").status_code == 503
@@ -103,7 +103,7 @@ def test_an_unknown_model_or_version(client, what):
     """404, which names what is served."""
     method = "POST" if what == "/infer" else "GET"
     other = check_problem(client.request(method, f"/v2/models/resnet{what}"), 404, "unknown_model")
-    assert other["detail"] == "model 'resnet': served here are tiny"
+    assert other["detail"] == "no model 'resnet': there is tiny"
     old = check_problem(client.request(method, f"/v2/models/tiny/versions/1{what}"), 404, "unknown_model")
     assert "not '1'" in old["detail"]
 

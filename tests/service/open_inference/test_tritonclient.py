@@ -144,7 +144,7 @@ def test_errors_reach_the_client(client):
     good = encode()
     with refusal(404) as caught:
         client.infer("other", inputs([good]))
-    assert "served here are tiny" in caught.value.message()
+    assert "no model 'other': there is tiny" in caught.value.message()
     with refusal(422) as caught:
         client.infer("tiny", inputs([good, b"hello", good]))
     assert caught.value.message().startswith("1 of 3 images could not be scored, so none is answered: image 1: ")

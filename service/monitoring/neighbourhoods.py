@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from scoring.artifact import Artifact
 from service.monitoring.psi import Counts
 
 GROUPS = 20
 
 
-class ClassGroups:
-    """The groups.
+class Neighbourhoods:
+    """The groups; not those of `scoring.groups`, which have thresholds of their own.
 
     Args:
         counts: images by class (class).
@@ -32,9 +31,3 @@ class ClassGroups:
         self.of: list[int] = groups.tolist()
         self.expected = np.bincount(groups, weights=counts).astype(np.int64)
         self.count = len(self.expected)
-
-
-def expected_classes(artifact: Artifact) -> Counts:
-    """Calibration images by predicted class."""
-    counts: Counts = np.bincount(artifact.predicted, minlength=len(artifact.counts))
-    return counts

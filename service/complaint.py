@@ -38,7 +38,7 @@ class Complaint:
         self._untold = 0
 
     def end(self) -> None:
-        """It is over: the next time is told at once."""
-        if self._count:
+        """It went well. After EVERY_S without trouble that is told; trouble that comes and goes is told as one."""
+        if self._count and self._clock() >= self._quiet_until:
             self._log.warning("over: %s", self._message, extra={"times": self._count})
-        self._quiet_until, self._untold, self._count = float("-inf"), 0, 0
+            self._untold = self._count = 0
