@@ -84,9 +84,7 @@ def test_a_queue_that_is_longer_than_the_time(tiny_artifact, scores):
     tally = Counter(reply.outcome for reply in half)
     assert tally.keys() <= {"right", "429", "504"}, tally
     assert tally["right"] > 0.7 * capacity * SCALE.overload_s / 2, (capacity, tally)
-    note = (
-        f"second half of {SCALE.overload_s:g} s; capacity {capacity:.0f}/s"
-    )
+    note = f"second half of {SCALE.overload_s:g} s; capacity {capacity:.0f}/s"
     record("overload of 150 %, queue longer than the timeout", len(half), tally, None, note)
 
 
