@@ -2,10 +2,11 @@
 PYTHON ?= python3.11
 DATA ?= ../shared/data
 VENV ?= .venv
+SOAK_S ?= 3600
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: demo serve install test lint types check audit image-check bench clean
+.PHONY: demo serve install test chaos lint types check audit image-check bench clean
 
 demo: $(VENV)/.demo  ## install, then serve the embedded default
 	$(BIN)/line-ood serve
@@ -18,6 +19,12 @@ install: $(VENV)/.dev  ## everything a developer needs, into $(VENV)
 test: $(VENV)/.dev  ## the whole test suite
 	./scripts/install-test-tools
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(VENV)/.dev  ## faults under traffic in their long form, two hours with the soak: make chaos SOAK_S=600
+	./scripts/install-test-tools
+	rm -f build/chaos.jsonl
+	CHAOS=long SOAK_S=$(SOAK_S) $(BIN)/python -m pytest tests/chaos --durations=0 $(ARGS)
+	$(BIN)/python -m tests.chaos.figures
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -18,6 +18,7 @@ import logging
 import math
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -307,6 +308,7 @@ class Batcher:
             scores = self._score(pixels, alone=alone, every=any(entry.every for entry in entries))
         except Exception as error:
             log.exception("scoring a batch of %d failed", len(entries))
+            traceback.clear_frames(error.__traceback__)  # or what the pass had allocated would still be held
             self._observer.batch_failed(len(entries))
             self._answer_one_by_one(entries, pixels, alone, error)
             return

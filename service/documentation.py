@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, HTMLResponse
 
+from service.routes import problems
+
 ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 PAGES = frozenset({"/docs", "/openapi.json", *(f"/docs/{name}" for name in ASSETS)})
 
@@ -18,6 +21,15 @@ _WAYS = {
     "bearer": {"type": "http", "scheme": "bearer"},
     "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
 }
+_ANYWHERE = problems(
+    {
+        408: "The headers did not arrive in time.",
+        431: "Too many headers, or too many bytes of them.",
+        500: "The server failed.",
+        503: "Too many connections.",
+    }
+)
+_WITHOUT_KEY = problems({401: "Without a key, or with one that is nobody's."})
 
 
 def add_documentation(app: FastAPI, *, open_paths: frozenset[str] | None) -> None:
@@ -47,20 +59,41 @@ def add_documentation(app: FastAPI, *, open_paths: frozenset[str] | None) -> Non
 
     app.get("/docs", include_in_schema=False)(docs)
     app.get("/docs/{name}", include_in_schema=False)(asset)
-    if open_paths is not None:
-        _tell_keys(app, open_paths)
-
-
-def _tell_keys(app: FastAPI, open_paths: frozenset[str]) -> None:
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
-        schema = plain()
-        schema["components"]["securitySchemes"] = _WAYS
-        schema["security"] = [{way: []} for way in _WAYS]
-        for path in schema["paths"].keys() & open_paths:
-            for operation in schema["paths"][path].values():
-                operation["security"] = []
-        return schema
+        if app.openapi_schema is None:
+            schema = plain()
+            _tell_problems(schema)
+            if open_paths is not None:
+                _tell_keys(schema, open_paths)
+        assert app.openapi_schema is not None, "FastAPI keeps what it has made"
+        return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]  # as FastAPI's documentation says
+
+
+def _tell_problems(schema: dict[str, Any]) -> None:
+    """What any path may answer; and not FastAPI's own 422, which is a 400 here."""
+    for operation in _operations(schema, schema["paths"].keys()):
+        responses = operation["responses"]
+        if "HTTPValidationError" in str(responses.get("422")):
+            del responses["422"]
+        for status, problem in _ANYWHERE.items():
+            responses.setdefault(str(status), problem)
+    for name in ("HTTPValidationError", "ValidationError"):
+        schema["components"]["schemas"].pop(name, None)
+
+
+def _tell_keys(schema: dict[str, Any], open_paths: frozenset[str]) -> None:
+    schema["components"]["securitySchemes"] = _WAYS
+    schema["security"] = [{way: []} for way in _WAYS]
+    for operation in _operations(schema, schema["paths"].keys() & open_paths):
+        operation["security"] = []
+    for operation in _operations(schema, schema["paths"].keys() - open_paths):
+        operation["responses"].update({str(status): problem for status, problem in _WITHOUT_KEY.items()})
+
+
+def _operations(schema: dict[str, Any], paths: Iterable[str]) -> Iterator[dict[str, Any]]:
+    for path in paths:
+        yield from schema["paths"][path].values()

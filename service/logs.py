@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import warnings
 
 from pythonjsonlogger.core import RESERVED_ATTRS
 
@@ -25,6 +26,8 @@ class AddIds(logging.Filter):
 def configure(level: str) -> None:
     """Send every log of this process through one handler."""
     logging.captureWarnings(True)
+    # What Pillow finds odd in an image is its sender's affair; each would be a line here, and be remembered for ever.
+    warnings.filterwarnings("ignore", module="PIL")
     logging.config.dictConfig(
         {
             "version": 1,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
+from scoring.errors import ImageError
 from service.batcher import Outcome
 
 
@@ -59,4 +60,15 @@ class Promise:
 
     def settle(self, outcome: Outcome) -> None:
         """Take what became of the image."""
+        if isinstance(outcome, ImageError):
+            _forget_frames(outcome)
         self._mailbox.post(self.future, outcome)
+
+
+def _forget_frames(error: ImageError) -> None:
+    """Let go of where an error came from.
+
+    It refers to the frames that it went through, with the half-decoded picture, and they to the promise, which is to
+    hold the error: a circle, and with it up to 200 MB, until Python's collector comes by, which does not see them.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None

@@ -11,8 +11,18 @@ from starlette.exceptions import HTTPException
 from service.monitoring.monitor import Monitor
 from service.monitoring.report import MonitorReport
 from service.monitoring.streams import DEFAULT
+from service.routes import problems
 
 router = APIRouter()
+
+_RESET_PROBLEMS = problems(
+    {
+        400: "A parameter is malformed.",
+        401: "Without the admin key.",
+        403: "Without the admin key.",
+        404: "There is no such stream, or no such model.",
+    }
+)
 
 
 @router.get("/v1/monitor", response_model=MonitorReport)
@@ -22,7 +32,7 @@ async def report(request: Request) -> Response:
     return Response(orjson.dumps(monitor.report()), media_type="application/json")
 
 
-@router.post("/v1/monitor/reset", status_code=204)
+@router.post("/v1/monitor/reset", status_code=204, responses=_RESET_PROBLEMS)
 async def reset(
     request: Request,
     stream: Annotated[str, Query(description="The stream to begin anew.")] = DEFAULT,

@@ -256,7 +256,7 @@ def test_documentation_names_what_the_server_does(client):
     operation = client.get("/openapi.json").json()["paths"]["/v1/predict"]["post"]
     bodies = {"image/*", "application/octet-stream", "multipart/form-data", "application/json"}
     assert set(operation["requestBody"]["content"]) == bodies
-    assert set(operation["responses"]) == {"200", "400", "413", "415", "422", "429", "500", "503", "504"}
+    assert set(operation["responses"]) == {"200", "400", "408", "413", "415", "422", "429", "431", "500", "503", "504"}
     assert "swagger" in client.get("/docs").text
 
 

@@ -1,0 +1,69 @@
+"""Half as much again as the device can do: who is admitted is answered in time, whoever is not is told so at once.
+
+Whoever is admitted finds at most `queue_capacity` images before the answer, so that it comes within queue_capacity /
+capacity; both are measured here, and the queue is made as long as the device does in a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import numpy as np
+
+from tests.chaos.conftest import ENVIRONMENT
+from tests.chaos.figures import record
+from tests.chaos.scale import SCALE
+from tests.chaos.sender import Picture, Reply, Sender
+from tests.factories.paced import IMAGE_S
+from tests.processes import running_server
+from tests.service.conftest import encode
+from tests.service.test_pressure import sample, until
+
+QUEUE = round(1 / IMAGE_S)
+OVERLOAD = 1.5
+CAPACITY_S = 3
+SLACK = 1.25  # of the bound: batches that are under way, and a capacity that was measured on a shared machine
+PACED = ("--model", "tests.factories.paced:paced", "--queue-capacity", str(QUEUE), "--max-batch", "8")
+
+
+def test_half_as_much_again(tiny_artifact, scores):
+    """p99 of the admitted is below queue / capacity, the rest get 429 at once; none is wrong, lost or miscounted."""
+    pictures = [Picture(encode(seed), score) for seed, score in scores.items()]
+    with running_server("--artifact", str(tiny_artifact), *PACED, env=ENVIRONMENT) as server:
+
+        async def measure() -> tuple[float, int, list[Reply]]:
+            sender = Sender(server.url, pictures)
+            capacity = await sender.capacity(32, CAPACITY_S)
+            before = int(sample(server.url, "line_ood_images_total", operating_point="default"))
+            replies = await sender.at_rate(OVERLOAD * capacity, SCALE.overload_s)
+            after = await sender.at_rate(capacity / 2, 1)
+            sender.close()
+            return capacity, before, replies + after
+
+        capacity, before, replies = asyncio.run(measure())
+        tally = Counter(reply.outcome for reply in replies)
+        assert tally.keys() == {"right", "429"}, tally
+        until(lambda: sample(server.url, "line_ood_admitted_images") == 0)
+        assert sample(server.url, "line_ood_images_total", operating_point="default") - before == tally["right"]
+        assert sample(server.url, "line_ood_refused_requests_total", reason="queue_full") == tally["429"]
+        assert server.terminate() == 0
+    bound = QUEUE / capacity
+    admitted, refused = p99(replies, "right"), p99(replies, "429")
+    assert admitted < SLACK * bound, (admitted, bound)
+    assert refused < bound / 4, (refused, bound)
+    ended = max(reply.due for reply in replies) - 1
+    late = [reply.due + reply.seconds - ended for reply in replies if reply.due > ended and reply.outcome != "right"]
+    assert tally["429"] > 0.1 * len(replies)  # a third, but for the second in which the queue fills
+    record(
+        "overload of 150 %",
+        len(replies),
+        tally,
+        max(late, default=0),
+        f"{SCALE.overload_s:g} s; capacity {capacity:.0f}/s, queue {QUEUE}: bound {bound:.2f} s; "
+        f"p99 of the admitted {admitted:.2f} s, of the refused {1000 * refused:.0f} ms",
+    )
+
+
+def p99(replies: list[Reply], outcome: str) -> float:
+    return float(np.quantile([reply.seconds for reply in replies if reply.outcome == outcome], 0.99))
