@@ -30,6 +30,7 @@ from service.tracing.record import Record
 log = logging.getLogger(__name__)
 
 STOP_S = 0.5  # for a forward pass that is under way when all admitted images are answered, or given up
+WAIT_SHARE = 0.75  # of a request's time for the queue and the pass; bodies, decoding and slow passes need some, too
 STUCK_TIMEOUTS = 10  # a forward pass that takes so many times a request's limit will not end
 
 
@@ -59,6 +60,7 @@ class Pipeline:
         self._batch_seconds = 0.0  # of a recent forward pass
         engine = scorer.classifier.engine
         self._max_batch = min(settings.max_batch, engine.useful_batch)
+        self._at_a_time = self._max_batch * engine.lanes
         # Lanes that have a core each decode for themselves: more threads would only push each other off the cores.
         self._pool = None if engine.lanes > 1 else ThreadPoolExecutor(settings.decode_workers, "decode")
         self._batcher = Batcher(
@@ -126,10 +128,12 @@ class Pipeline:
         """Hold room for the images of one request.
 
         Raises:
-            QueueFullError: there is none.
+            QueueFullError: there is none, or it could not be used in time.
         """
         if self.admitted + count > self._settings.queue_capacity:
-            raise self._queue_full(count)
+            raise self._queue_full(f"{count} more do not fit into {self._settings.queue_capacity}")
+        if count and self._would_be_late():
+            raise self._queue_full(f"the next would not be done within {self._settings.timeout_s:g} s")
         self.admitted += count
         try:
             yield
@@ -213,9 +217,17 @@ class Pipeline:
                 raise outcome
         log.info("warmed up with batches of %s", ", ".join(map(str, sizes)))
 
-    def _queue_full(self, count: int) -> QueueFullError:
+    def _would_be_late(self) -> bool:
+        """Whether what is before it takes so long that the time of a request would be over.
+
+        Otherwise a queue that is longer than that serves nobody: each image is scored just after its time.
+        """
+        rounds = self.admitted // self._at_a_time
+        return rounds > 0 and (rounds + 1) * self._batch_seconds > WAIT_SHARE * self._settings.timeout_s
+
+    def _queue_full(self, why: str) -> QueueFullError:
         batches = math.ceil(self.admitted / self._max_batch)
         return QueueFullError(
-            f"{self.admitted} images are waiting and {count} more do not fit into {self._settings.queue_capacity}",
+            f"{self.admitted} images are waiting, {why}",
             retry_after_s=max(math.ceil(batches * self._batch_seconds), 1),
         )

@@ -65,5 +65,30 @@ def test_half_as_much_again(tiny_artifact, scores):
     )
 
 
+def test_a_queue_that_is_longer_than_the_time(tiny_artifact, scores):
+    """Where the queue would take longer than a request may, it is told 429, and the device's work is not in vain."""
+    pictures = [Picture(encode(seed), score) for seed, score in scores.items()]
+    flags = ("--model", "tests.factories.paced:paced", "--queue-capacity", str(5 * QUEUE), "--max-batch", "8")
+    with running_server("--artifact", str(tiny_artifact), *flags, "--timeout-s", "1", env=ENVIRONMENT) as server:
+
+        async def measure() -> tuple[float, list[Reply]]:
+            sender = Sender(server.url, pictures)
+            capacity = await sender.capacity(32, CAPACITY_S)
+            replies = await sender.at_rate(OVERLOAD * capacity, SCALE.overload_s)
+            sender.close()
+            return capacity, replies
+
+        capacity, replies = asyncio.run(measure())
+        assert server.terminate() == 0
+    half = [reply for reply in replies if reply.due - replies[0].due > SCALE.overload_s / 2]
+    tally = Counter(reply.outcome for reply in half)
+    assert tally.keys() <= {"right", "429", "504"}, tally
+    assert tally["right"] > 0.7 * capacity * SCALE.overload_s / 2, (capacity, tally)
+    note = (
+        f"second half of {SCALE.overload_s:g} s; {capacity:.0f}/s, of which {tally['right'] / len(half):.0%} answered"
+    )
+    record("overload of 150 %, queue longer than the timeout", len(half), tally, None, note)
+
+
 def p99(replies: list[Reply], outcome: str) -> float:
     return float(np.quantile([reply.seconds for reply in replies if reply.outcome == outcome], 0.99))
