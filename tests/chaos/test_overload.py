@@ -85,7 +85,7 @@ def test_a_queue_that_is_longer_than_the_time(tiny_artifact, scores):
     assert tally.keys() <= {"right", "429", "504"}, tally
     assert tally["right"] > 0.7 * capacity * SCALE.overload_s / 2, (capacity, tally)
     note = (
-        f"second half of {SCALE.overload_s:g} s; {capacity:.0f}/s, of which {tally['right'] / len(half):.0%} answered"
+        f"second half of {SCALE.overload_s:g} s; capacity {capacity:.0f}/s"
     )
     record("overload of 150 %, queue longer than the timeout", len(half), tally, None, note)
 
