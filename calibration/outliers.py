@@ -73,7 +73,7 @@ def make_blobs(pixels: PixelBatch, seed: int) -> PixelBatch:
     random = np.random.default_rng(seed)
     made = []
     for image in pixels:
-        width = random.uniform(*BLOBS)  # nosec B311 - a seeded generator of numpy
+        width = random.uniform(*BLOBS)  # a seeded generator of numpy # nosec B311
         noise = _smooth(torch.from_numpy(random.standard_normal(image.shape, dtype=np.float32)), width)
         centred = noise - noise.mean((1, 2), keepdim=True)
         spread = centred.std((1, 2), keepdim=True, correction=0).clamp(min=1e-6)  # of one pixel there is none

@@ -49,6 +49,10 @@ class UnknownModelError(ServiceError):
     """No model of that name, or not in that version, is served."""
 
 
+class UnknownStreamError(ServiceError):
+    """No stream of that name is watched."""
+
+
 class LoadUnderWayError(ServiceError):
     """The model is being loaded already."""
 
@@ -169,6 +173,7 @@ KINDS: dict[type[BaseException], Kind] = {
     ForbiddenError: Kind(403, "forbidden", "Forbidden"),
     HeadersLateError: Kind(408, "headers_late", "Headers late"),
     UnknownModelError: Kind(404, "unknown_model", "Unknown model"),
+    UnknownStreamError: Kind(404, "unknown_stream", "Unknown stream"),
     LoadUnderWayError: Kind(409, "load_under_way", "Load under way"),
     TooLargeError: Kind(413, "too_large", "Request too large"),
     UnsupportedMediaTypeError: Kind(415, "unsupported_media_type", "Unsupported media type"),

@@ -201,7 +201,7 @@ def listen(host: str, port: int) -> socket.socket:
 def url_of(listener: socket.socket, scheme: str = "http") -> str:
     """Where a client on this machine finds the server."""
     host, port, *_ = listener.getsockname()
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 # nosec B104 - a comparison
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 # nosec B104
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 

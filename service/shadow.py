@@ -182,7 +182,7 @@ class Shadow:
 
     def _is_drawn(self) -> bool:
         # By lot, not every tenth: of ten cameras in turn that would be one.
-        return random.random() < self._settings.shadow_share  # noqa: S311 - nothing secret
+        return random.random() < self._settings.shadow_share  # noqa: S311 # nosec B311
 
     def _queue(self, answered: Answered) -> None:
         size = len(answered.image)

@@ -6,11 +6,12 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Query, Request, Response
-from starlette.exceptions import HTTPException
 
+from service.models import Models
 from service.monitoring.monitor import Monitor
 from service.monitoring.report import MonitorReport
 from service.monitoring.streams import DEFAULT
+from service.problems import UnknownStreamError
 from service.routes import problems
 
 router = APIRouter()
@@ -41,5 +42,8 @@ async def reset(
     """Forget a stream, its alarm and its place; needs the admin key."""
     request.app.state.keys.check_admin(request.headers)
     monitor: Monitor = request.app.state.monitor
+    models: Models = request.app.state.models
+    if model is not None:
+        models.find(model)
     if not monitor.reset(model, stream):
-        raise HTTPException(404)
+        raise UnknownStreamError(f"no stream {stream!r}{f' of model {model!r}' if model else ''}")

@@ -16,7 +16,7 @@ from tests.service.test_pressure import sample, until
 from tests.service.versions import DAMAGES, id_of, put, relabelled, states
 
 MODEL = "pillow"
-REFUSED = ("refused", "self_test_failed")
+REFUSALS = ("refused", "self_test_failed")
 
 
 def loads(url: str, *outcomes: str) -> float:
@@ -31,7 +31,7 @@ def test_garbage_in_place_of_an_artifact(common: Common, tiny_artifact, scores, 
     """Each kind of bad file is refused while clients are answered right, by the version before; a good one is taken."""
     traffic, longest = Traffic(common.url, scores), 0.0
     twins = [tiny_artifact, relabelled(tiny_artifact, tmp_path / "twin.safetensors")]
-    refused_before = loads(common.url, *REFUSED)
+    refused_before = loads(common.url, *REFUSALS)
     rounds = range(max(SCALE.rounds // 2, len(DAMAGES)))
     with traffic.running():
         for number in rounds:
@@ -39,7 +39,7 @@ def test_garbage_in_place_of_an_artifact(common: Common, tiny_artifact, scores, 
             put(tiny_artifact, common.place)
             DAMAGES[number % len(DAMAGES)][0](tiny_artifact, common.place)
             hang_up(common)
-            until(lambda number=number: loads(common.url, *REFUSED) - refused_before == number + 1)
+            until(lambda number=number: loads(common.url, *REFUSALS) - refused_before == number + 1)
             assert states(common.url)[MODEL]["artifact_id"] == serving
             good = next(twin for twin in twins if id_of(twin) != serving)
             put(good, common.place)
@@ -82,7 +82,7 @@ class Vandal(threading.Thread):
 def test_a_file_that_changes_while_it_is_read(common: Common, tiny_artifact, scores, tmp_path):
     """Whatever a load happens to read, it is whole and right, or refused; the process does not fall over the file."""
     twins = [tiny_artifact, relabelled(tiny_artifact, tmp_path / "twin.safetensors")]
-    ends = ("switched", "unchanged", *REFUSED)
+    ends = ("switched", "unchanged", *REFUSALS)
     traffic, vandal = Traffic(common.url, scores), Vandal(common.place, twins)
     before, failed_before = loads(common.url, *ends), loads(common.url, "failed")
     with traffic.running():

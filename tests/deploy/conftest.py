@@ -129,7 +129,8 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(artifact: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
     """One with everything that has metrics of its own: a shadow, capture, the monitor's file, windows."""
     kept = tmp_path_factory.mktemp("kept")
-    flags = ["--artifact", str(artifact), "--shadow", str(artifact), "--shadow-share", "1"]
+    nobody = "http://127.0.0.1:9"  # spans are made and lost
+    flags = ["--artifact", str(artifact), "--shadow", str(artifact), "--shadow-share", "1", "--otlp-endpoint", nobody]
     with running_server(*flags, "--capture", str(kept), "--monitor-state", str(kept / "monitor.json")) as running:
         assert httpx.post(f"{running.url}/v1/predict", content=encode(), timeout=60).status_code == 200
         yield running

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -22,20 +23,12 @@ from tests.processes import COMMAND, START_S
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 
-# In a mount namespace of its own. Python may live in a home that is closed to nobody: there it is shown alone.
+# In a mount namespace of its own; OPENING is `opening`'s.
 START = """
 set -eu
-python=$1; closed=$2; shift 2
-if [ -n "$closed" ]; then
-    mount -t tmpfs tmpfs /mnt
-    mkdir /mnt/python
-    mount --bind "$python" /mnt/python
-    mount -t tmpfs -o mode=755 tmpfs "$closed"
-    mkdir -p "$python"
-    mount --bind /mnt/python "$python"
-fi
-for mounted in / /mnt "$closed" /tmp /dev/shm /run; do
-    [ -z "$mounted" ] || mount -o remount,bind,ro "$mounted" 2>/dev/null || true
+OPENING
+for mounted in / /mnt /tmp /dev/shm /run; do
+    mount -o remount,bind,ro "$mounted" 2>/dev/null || true
 done
 mount -t tmpfs -o mode=1777,size=1m tmpfs /media
 for folder in / /tmp /var/tmp /dev/shm; do
@@ -47,9 +40,28 @@ exec setpriv --reuid 65534 --regid 65534 --clear-groups --inh-caps=-all --boundi
 """
 
 
-def closed_folder(path: Path) -> str:
-    """The outermost folder above `path` that others may not enter."""
-    return next((str(each) for each in reversed(path.parents) if not each.stat().st_mode & 0o001), "")
+def closed_folder(path: Path) -> Path | None:
+    """The outermost folder on the way to `path` that others may not enter."""
+    return next((each for each in [*reversed(path.parents), path] if not each.stat().st_mode & 0o001), None)
+
+
+def opening(*folders: Path) -> str:
+    """Shell lines that show folders, read-only, to others who may not enter them or what is above them."""
+    hidden = [folder for folder in folders if closed_folder(folder)]
+    lines = ["mount -t tmpfs -o mode=755 tmpfs /mnt"]
+    for number, folder in enumerate(hidden):
+        lines.append(f"mkdir /mnt/{number}")
+        for child in folder.iterdir():
+            source, target = shlex.quote(str(child)), shlex.quote(f"/mnt/{number}/{child.name}")
+            if child.is_symlink():
+                lines.append(f"cp --no-dereference {source} {target}")
+            else:
+                lines.append(f"{'mkdir' if child.is_dir() else 'touch'} {target}; mount --bind -o ro {source} {target}")
+    lines += [f"mount -t tmpfs -o mode=755 tmpfs {shlex.quote(str(closed_folder(folder)))}" for folder in hidden]
+    for number, folder in enumerate(hidden):
+        place = shlex.quote(str(folder))
+        lines.append(f"mkdir -p {place}; mount --rbind /mnt/{number} {place}")
+    return "\n".join(lines)
 
 
 def can_confine() -> bool:
@@ -63,8 +75,8 @@ pytestmark = pytest.mark.skipif(not can_confine(), reason="needs root, unshare a
 
 @contextmanager
 def confined(*flags: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    python = Path(sys.base_prefix)
-    command = ["unshare", "--mount", "sh", "-c", START, "sh", str(python), closed_folder(python)]
+    shown = opening(Path(sys.base_prefix), Path(sys.prefix), ROOT)
+    command = ["unshare", "--mount", "sh", "-c", START.replace("OPENING", shown), "sh"]
     variables = ["PATH=/usr/bin:/bin", "TMPDIR=/media", f"PYTHONPATH={ROOT}", "OMP_NUM_THREADS=1"]
     process = subprocess.Popen(
         [*command, *variables, str(COMMAND), "serve", "--port", "0", *flags],

@@ -111,8 +111,9 @@ def test_reset_needs_the_admin_key(client: httpx.Client, start: Callable[..., Li
     admin = bearer(ADMIN)
     assert client.post("/v1/monitor/reset?stream=front", headers=admin).status_code == 204
     assert "front" not in client.get("/v1/monitor").json()["models"]["tiny"]["streams"]
-    check_problem(client.post("/v1/monitor/reset?stream=front", headers=admin), 404, "not_found")
-    check_problem(client.post("/v1/monitor/reset?model=none", headers=admin), 404, "not_found")
+    problem = check_problem(client.post("/v1/monitor/reset?stream=front", headers=admin), 404, "unknown_stream")
+    assert problem["detail"] == "no stream 'front'"
+    check_problem(client.post("/v1/monitor/reset?model=none", headers=admin), 404, "unknown_model")
     assert client.post("/v1/monitor/reset", headers=admin).status_code == 204
 
 
