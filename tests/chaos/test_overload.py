@@ -13,7 +13,7 @@ import numpy as np
 
 from tests.chaos.conftest import ENVIRONMENT
 from tests.chaos.figures import record
-from tests.chaos.scale import SCALE
+from tests.chaos.scale import IS_LONG, SCALE
 from tests.chaos.sender import Picture, Reply, Sender
 from tests.factories.paced import IMAGE_S
 from tests.processes import running_server
@@ -23,7 +23,8 @@ from tests.service.test_pressure import sample, until
 QUEUE = round(1 / IMAGE_S)
 OVERLOAD = 1.5
 CAPACITY_S = 3
-SLACK = 1.25  # of the bound: batches that are under way, and a capacity that was measured on a shared machine
+# Of the bound: batches that are under way, and a capacity that was measured on a shared machine, in seconds or minutes.
+SLACK = 1.25 if IS_LONG else 2.5
 PACED = ("--model", "tests.factories.paced:paced", "--queue-capacity", str(QUEUE), "--max-batch", "8")
 
 
@@ -51,7 +52,7 @@ def test_half_as_much_again(tiny_artifact, scores):
     bound = QUEUE / capacity
     admitted, refused = p99(replies, "right"), p99(replies, "429")
     assert admitted < SLACK * bound, (admitted, bound)
-    assert refused < bound / 4, (refused, bound)
+    assert refused < SLACK * bound / 5, (refused, bound)
     ended = max(reply.due for reply in replies) - 1
     late = [reply.due + reply.seconds - ended for reply in replies if reply.due > ended and reply.outcome != "right"]
     assert tally["429"] > 0.1 * len(replies)  # a third, but for the second in which the queue fills
