@@ -6,8 +6,11 @@ batches its own share of the cores, which wastes nothing on waiting for the slow
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import warnings
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -86,12 +89,22 @@ def convert(backbone: Backbone, pixels: PixelBatch) -> Any:
     openvino = _openvino()
     example = pixels.permute(0, 2, 3, 1).contiguous()
     shape = openvino.PartialShape([-1, *example.shape[1:]])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _level_of_logs_kept():
         warnings.simplefilter("ignore")  # the tracer's advice to whoever wrote the network
         try:
             return openvino.convert_model(_ChannelsLast(backbone), example_input=example, input=[shape])
         except Exception as error:  # whatever the tracer or the converter raises, the network is not for them
             raise EngineError(f"OpenVINO cannot read the network: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _level_of_logs_kept() -> Iterator[None]:
+    """The converter silences the root logger, and leaves it so where it fails: a server would be mute from then on."""
+    level = logging.root.level
+    try:
+        yield
+    finally:
+        logging.root.setLevel(level)
 
 
 def read(network: QuantisedNetwork, pixels: PixelBatch, feature_count: int) -> Any:

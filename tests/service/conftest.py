@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import logging
 import shutil
 import threading
 import time
@@ -33,12 +32,6 @@ FINE = f"{Path(__file__).parents[1] / 'calibration' / 'networks.py'}:fine"
 def only(scorer: Scorer, artifact: Path = Path("nowhere")) -> Loaded:
     """A scorer as the only model, which can be loaded anew where its file is named."""
     return Loaded(Source(name_of(scorer), artifact), scorer)
-
-
-@pytest.fixture(autouse=True)
-def hearing(caplog: pytest.LogCaptureFixture) -> None:
-    """Warnings reach the tests whatever level a library has given the root logger in tests before."""
-    caplog.set_level(logging.WARNING)
 
 
 @dataclass(frozen=True)
