@@ -75,7 +75,7 @@ class TestOpenVino:
             classifier_of("resnet18").use(EngineChoice(name="openvino"))
 
     def test_says_what_it_cannot_read(self) -> None:
-        """A network that decides by its pixels cannot be traced faithfully, and is no defect of ours; nothing is changed."""
+        """A network that decides by its pixels cannot be traced faithfully, and nothing is changed by the try."""
 
         class Untraceable(nn.Module):
             def __init__(self) -> None:
