@@ -50,6 +50,7 @@ NOT_FOR_SCORING = {
     "calibration",
     "service",
 }
+ALLOWED = {"openvino.py": {"logging"}}  # to undo what its converter does to everybody's logs
 
 
 def sources(package: str) -> list[Path]:
@@ -106,7 +107,7 @@ def test_service_never_imports_calibration(path: Path) -> None:
 class TestScoring:
     def test_imports_neither_side_nor_their_tools(self, path: Path) -> None:
         """No web framework, no event loop, no command line, no logging set-up."""
-        assert not roots(path) & NOT_FOR_SCORING
+        assert roots(path) & NOT_FOR_SCORING == ALLOWED.get(path.name, set())
 
     def test_reads_no_environment(self, path: Path) -> None:
         """What it does is in its arguments; nothing is printed either."""
