@@ -25,11 +25,11 @@ class Tls:
     """
 
     def __init__(self, certificate: Path, key: Path, client_ca: Path | None) -> None:
-        self._certificate, self._key, self._client_ca = certificate, key, client_ca
+        self._certificate, self._key = certificate, key
         # Read once: whom to let in is not changed by half a file.
         self._client_roots = None if client_ca is None else _read_roots(client_ca)
         self.watched = Watched([certificate, key], self._read)
-        self.context = self._make()
+        self.context = self._newest
         self.context.sni_callback = self._hand_on
 
     @classmethod

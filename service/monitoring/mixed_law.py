@@ -53,9 +53,9 @@ class MixedLaw:
         """What R exceeds with a share of at most `delta` of the calibration sets."""
         total = self.sizes + 1
         scales = 2 * (total - 2 * self.ranks) / (total * (total + 2))
-        log_odds = -math.log(delta)
-        linear = max(float((self.shares * scales).max()), 0.0) * log_odds / 3
-        return self.expected + linear + math.sqrt(linear**2 + 2 * self._variance * log_odds)
+        log_inverse = -math.log(delta)
+        linear = max(float((self.shares * scales).max()), 0.0) * log_inverse / 3
+        return self.expected + linear + math.sqrt(linear**2 + 2 * self._variance * log_inverse)
 
     def interval(self, images: int) -> tuple[float, float]:
         """Between what the rejected share of `images` images lies, as for `RejectLaw`."""

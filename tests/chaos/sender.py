@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 import orjson
 
+from tests.chaos.traffic import judge
+
 LENGTH = re.compile(rb"\r\ncontent-length: ([0-9]+)\r\n", re.IGNORECASE)
 PATIENCE_S = 60
 
@@ -80,7 +82,7 @@ class Sender:
         identity, picture = f"r{self._count}", self._pictures[self._count % len(self._pictures)]
         try:
             status, body = await asyncio.wait_for(self._exchange(identity, picture.data), PATIENCE_S)
-            outcome = _judge(status, orjson.loads(body), identity, picture.score)
+            outcome = judge(status, orjson.loads(body), identity, picture.score)
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             outcome = f"lost: {error!r}"
         return Reply(due, time.monotonic() - due, outcome)
@@ -118,12 +120,3 @@ class Sender:
         else:
             self._idle.append(connection)
         return int(answer[9:12]), body
-
-
-def _judge(status: int, body: dict, identity: str, score: float) -> str:
-    if body["request_id"] != identity:
-        return f"wrong: {identity} was given the answer to {body['request_id']}"
-    if status != 200:
-        return str(status)
-    found = body["results"][0]["ood"]["score"]
-    return "right" if abs(found - score) < 1e-4 else f"wrong: {found} instead of {score}"

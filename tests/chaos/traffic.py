@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 
@@ -120,17 +120,16 @@ class Traffic:
                 except httpx.TransportError as error:
                     outcome = f"lost: {error!r}"
                 else:
-                    outcome = judge(answer, identity, score)
+                    outcome = judge(answer.status_code, answer.json(), identity, score)
                     pause = float(answer.headers.get("Retry-After", PAUSE_S))
                 self._heard.append(Heard(time.monotonic(), outcome))
 
 
-def judge(answer: httpx.Response, identity: str, score: float) -> str:
+def judge(status: int, body: Mapping[str, Any], identity: str, score: float) -> str:
     """`right`, the status of an answer that is a proper problem, or what is wrong with it."""
-    body = answer.json()
     if body["request_id"] != identity:
-        return f"wrong: the answer to {body['request_id']}"
-    if answer.status_code != 200:
-        return str(answer.status_code) if body["status"] == answer.status_code else f"wrong: {body}"
+        return f"wrong: {identity} was given the answer to {body['request_id']}"
+    if status != 200:
+        return str(status) if body["status"] == status else f"wrong: {body}"
     found = body["results"][0]["ood"]["score"]
     return "right" if abs(found - score) < 1e-4 else f"wrong: {found} instead of {score}"

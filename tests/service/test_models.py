@@ -181,19 +181,25 @@ def test_a_version_that_fails_its_warm_up_is_not_switched_to(serve, place, tiny_
     until(lambda: [each.name for each in threading.enumerate() if each.name.startswith("lane")] == lanes)
 
 
+def hold_up(monkeypatch: pytest.MonkeyPatch, step: str) -> tuple[threading.Event, threading.Event]:
+    """Have this step of a `Source` wait: the first event tells that it has begun, the second lets it go."""
+    has_begun, may_go_on = threading.Event(), threading.Event()
+    plain = getattr(Source, step)
+
+    def wait(source: Source) -> object:
+        has_begun.set()
+        assert may_go_on.wait(30)
+        return plain(source)
+
+    monkeypatch.setattr(Source, step, wait)
+    return has_begun, may_go_on
+
+
 def test_one_load_of_a_model_at_a_time(serve, place, tiny_artifact, other_artifact, monkeypatch):
     """409 while the model is being loaded; requests are answered meanwhile, by the version before."""
     app = serve(Source("a", place))
     put(other_artifact, place)
-    is_loading, may_load = threading.Event(), threading.Event()
-    plain_load = Source.load
-
-    def wait_and_load(source: Source) -> Scorer:
-        is_loading.set()
-        assert may_load.wait(30)
-        return plain_load(source)
-
-    monkeypatch.setattr(Source, "load", wait_and_load)
+    is_loading, may_load = hold_up(monkeypatch, "load")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(load, app.url, "a")
         assert is_loading.wait(30)
@@ -209,14 +215,7 @@ def test_a_load_that_hangs_keeps_no_other_waiting(serve, place, tiny_artifact, m
     monkeypatch.setattr("service.models.TURN_S", 0.3)
     monkeypatch.setattr("service.loads.SLOW_S", 0.1)
     app = serve(Source("a", place), Source("b", tiny_artifact))
-    is_loading, may_load = threading.Event(), threading.Event()
-
-    def hang(source: Source) -> str:
-        is_loading.set()
-        assert may_load.wait(30)
-        return id_of(tiny_artifact)
-
-    monkeypatch.setattr(Source, "artifact_id", hang)
+    is_loading, may_load = hold_up(monkeypatch, "artifact_id")
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(load, app.url, "a")
         assert is_loading.wait(30)
