@@ -105,7 +105,7 @@ class Batcher:
     Args:
         score: see `ScoreBatch`.
         size: (height, width) of every image.
-        max_batch: images in one call of `score`, at most.
+        max_batch: images in one call of `score`, at most; may be set to fewer at any time.
         max_delay_s: how long an idle device waits for a batch to fill.
         lanes: calls of `score` that gain by running side by side.
         observer: told of every batch.
@@ -125,7 +125,7 @@ class Batcher:
     ) -> None:
         self._score = score
         self._observer = observer
-        self._max_batch = max_batch
+        self.max_batch = max_batch
         self._max_delay_s = max_delay_s
         self._lanes = lanes
         self._turn = threading.Lock()  # one thread at a time waits for images
@@ -254,7 +254,7 @@ class Batcher:
     def _may_take(self) -> bool:
         if not self._waiting or self._is_ahead:
             return False
-        if len(self._waiting) >= self._max_batch:
+        if len(self._waiting) >= self.max_batch:
             return True  # no late arrival could join: prepare it while the device works
         return self._free_lanes > 0 and (self._is_stopping or self._delay_left() <= 0)
 
@@ -262,7 +262,7 @@ class Batcher:
         """So many images that every free lane gets as many, and never more than a batch."""
         is_for_all = self._free_lanes == self._lanes > len(self._waiting)
         lanes = 1 if is_for_all else max(self._free_lanes, 1)
-        return min(math.ceil(len(self._waiting) / lanes), self._max_batch)
+        return min(math.ceil(len(self._waiting) / lanes), self.max_batch)
 
     def _patience(self) -> float | None:
         """How long to sleep unless woken; None for as long as nothing changes."""

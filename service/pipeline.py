@@ -14,11 +14,11 @@ from functools import partial
 
 import torch
 
-from scoring.engines.buckets import buckets
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from scoring.types import Pixels
 from service.aside import aside
+from service.batch_size import useful_batch
 from service.batcher import Answer, Batcher, Outcome, Read
 from service.bodies import Encoded
 from service.mailbox import Mailbox, Promise
@@ -60,7 +60,7 @@ class Pipeline:
         self._batch_seconds = 0.0  # of a recent forward pass
         engine = scorer.classifier.engine
         self._max_batch = min(settings.max_batch, engine.useful_batch)
-        self._at_a_time = self._max_batch * engine.lanes
+        self._lanes = engine.lanes
         # Lanes that have a core each decode for themselves: more threads would only push each other off the cores.
         self._pool = None if engine.lanes > 1 else ThreadPoolExecutor(settings.decode_workers, "decode")
         self._batcher = Batcher(
@@ -203,26 +203,24 @@ class Pipeline:
             promise.settle(error)
 
     async def _warm_up(self) -> None:
-        """Score noise in the size that the artifact names: in every size of batch that engines prepare, then queued."""
+        """Score noise of the wanted size: in batches, which tells how large to make them; then queued."""
         height, width = self.scorer.classifier.preprocess.crop
         noise = torch.randint(0, 256, (self._max_batch, 3, height, width), dtype=torch.uint8)
-        sizes = buckets(self._max_batch)
-        for size in sizes:
-            await aside(partial(self.scorer.score, noise[:size]))
+        self._max_batch = self._batcher.max_batch = await aside(partial(useful_batch, self.scorer.score, noise))
         promises = [Promise(self._mailbox) for _ in noise]
         for image, promise in zip(noise, promises, strict=True):
             self._batcher.submit(partial(torch.clone, image), promise)
         for promise in promises:
             if isinstance(outcome := await promise.future, LineOodError):
                 raise outcome
-        log.info("warmed up with batches of %s", ", ".join(map(str, sizes)))
+        log.info("warmed up with batches of up to %d, will score up to %d at a time", len(noise), self._max_batch)
 
     def _would_be_late(self) -> bool:
         """Whether what is before it takes so long that the time of a request would be over.
 
         Otherwise a queue that is longer than that serves nobody: each image is scored just after its time.
         """
-        rounds = self.admitted // self._at_a_time
+        rounds = self.admitted // (self._max_batch * self._lanes)
         return rounds > 0 and (rounds + 1) * self._batch_seconds > WAIT_SHARE * self._settings.timeout_s
 
     def _queue_full(self, why: str) -> QueueFullError:

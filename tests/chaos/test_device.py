@@ -103,13 +103,15 @@ def test_memory_for_one_image_alone(device, fault, scores):
     traffic, before = Traffic(device.url, scores), Before(device.url)
     with traffic.running():
         for _ in range(SCALE.rounds):
+            split = before.batches()
             tell(fault, "crowded")
             time.sleep(FAULT_S)
+            until(lambda split=split: before.batches() > split)  # on a busy machine images may long come one by one
             fault.unlink()
             time.sleep(FAULT_S / 3)
     tally = traffic.tally()
     assert tally.keys() == {"right"}, tally
-    assert before.batches() > 0 == before.failed()
+    assert before.failed() == 0
     record("device has memory for one image only", int(before.batches()), tally, 0, "batches that were split")
 
 

@@ -110,7 +110,7 @@ def test_a_deadline_acts_while_the_image_waits(start, gated, pool):
 
 
 def sum_of_warm_up(gated) -> int:
-    return sum([1, 2, 4, 8, 16, 32]) + 32  # each size that engines prepare, and so many images through the queue
+    return sum([1, 2, 4, 8, 8, 16, 16, 32, 32]) + 32  # each size that engines prepare, and some through the queue
 
 
 def test_the_servers_own_timeout_holds(start, gated, pool):
