@@ -13,9 +13,8 @@ from time import perf_counter
 from scoring.engines.buckets import buckets
 from scoring.types import PixelBatch
 
-SURE = 8  # images that cost less together than in parts, on every device and for every network
+SURE = 8  # with fewer, what a pass costs by itself shows on every device, and is too much for some
 TOLERANCE = 1.15  # times the least time an image: noise of the clock is no reason for smaller batches
-PASSES = 2  # of each size; other work on the machine seldom disturbs both
 
 
 def useful_batch(score: Callable[[PixelBatch], object], images: PixelBatch) -> int:
@@ -28,10 +27,11 @@ def useful_batch(score: Callable[[PixelBatch], object], images: PixelBatch) -> i
     Returns:
         Images in a batch, at most as many as were given. Those of larger batches take longer, each.
     """
-    seconds: dict[int, float] = {}  # an image
-    for size in buckets(len(images)):
-        passes = PASSES if size >= SURE else 1
-        seconds[size] = min(_time(score, images[:size]) for _ in range(passes)) / size
+    sizes = buckets(len(images))
+    seconds = {size: _time(score, images[:size]) / size for size in sizes}
+    for size in sizes:  # once more: the first pass compiles, and other work on the machine seldom disturbs both
+        if size >= SURE:
+            seconds[size] = min(seconds[size], _time(score, images[:size]) / size)
     least = min(seconds.values())
     return max(size for size in seconds if size <= SURE or seconds[size] <= TOLERANCE * least)
 

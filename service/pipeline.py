@@ -19,7 +19,7 @@ from scoring.scorer import Scorer
 from scoring.types import Pixels
 from service.aside import aside
 from service.batch_size import useful_batch
-from service.batcher import Answer, Batcher, Outcome, Read
+from service.batcher import Batcher, Outcome, Read
 from service.bodies import Encoded
 from service.mailbox import Mailbox, Promise
 from service.model_metrics import ModelMetrics
@@ -57,7 +57,6 @@ class Pipeline:
         self.state = State.STARTING
         self.admitted = 0
         self._settings = settings
-        self._batch_seconds = 0.0  # of a recent forward pass
         engine = scorer.classifier.engine
         self._max_batch = min(settings.max_batch, engine.useful_batch)
         self._lanes = engine.lanes
@@ -124,16 +123,21 @@ class Pipeline:
             raise NotReadyError("the inference thread is gone or stuck")
 
     @contextlib.contextmanager
-    def admit(self, count: int) -> Iterator[None]:
-        """Hold room for the images of one request.
+    def admit(self, count: int, deadline: float) -> Iterator[None]:
+        """Hold room for images of one request.
+
+        Args:
+            count: how many.
+            deadline: when the request has to be answered, of `time.monotonic`.
 
         Raises:
             QueueFullError: there is none, or it could not be used in time.
         """
         if self.admitted + count > self._settings.queue_capacity:
             raise self._queue_full(f"{count} more do not fit into {self._settings.queue_capacity}")
-        if count and self._would_be_late():
-            raise self._queue_full(f"the next would not be done within {self._settings.timeout_s:g} s")
+        within_s = deadline - time.monotonic()
+        if self._would_be_late(count, within_s):
+            raise self._queue_full(f"{count} more would not be done within {within_s:.3g} s")
         self.admitted += count
         try:
             yield
@@ -158,16 +162,13 @@ class Pipeline:
             for image, read in zip(images, reads, strict=True)
         ]
         try:
-            outcomes = [await each.future if isinstance(each, Promise) else each for each in begun]
+            return [await each.future if isinstance(each, Promise) else each for each in begun]
         except asyncio.CancelledError:
             for each in begun:
                 if isinstance(each, Promise):
                     each.future.cancel()
                     self._batcher.withdraw(each)
             raise
-        seconds = [each.inference_s for each in outcomes if isinstance(each, Answer)]
-        self._batch_seconds = max(seconds, default=self._batch_seconds)
-        return outcomes
 
     def _begin(self, read: Read, every: bool) -> Promise:
         promise = Promise(self._mailbox)
@@ -205,7 +206,8 @@ class Pipeline:
     async def _warm_up(self) -> None:
         """Score noise of the wanted size: in batches, which tells how large to make them; then queued."""
         height, width = self.scorer.classifier.preprocess.crop
-        noise = torch.randint(0, 256, (self._max_batch, 3, height, width), dtype=torch.uint8)
+        noise = torch.randint(0, 256, (self._max_batch, height, width, 3), dtype=torch.uint8)
+        noise = noise.permute(0, 3, 1, 2)  # as batches lie in memory, for which engines may choose other code
         self._max_batch = self._batcher.max_batch = await aside(partial(useful_batch, self.scorer.score, noise))
         promises = [Promise(self._mailbox) for _ in noise]
         for image, promise in zip(noise, promises, strict=True):
@@ -215,17 +217,25 @@ class Pipeline:
                 raise outcome
         log.info("warmed up with batches of up to %d, will score up to %d at a time", len(noise), self._max_batch)
 
-    def _would_be_late(self) -> bool:
-        """Whether what is before it takes so long that the time of a request would be over.
+    def _would_be_late(self, count: int, within_s: float) -> bool:
+        """Whether what is before the last of so many images takes so long that their time would be over.
 
-        Otherwise a queue that is longer than that serves nobody: each image is scored just after its time.
+        Otherwise a queue that is longer than that serves nobody: each image is scored just after its time. Who comes
+        into the next pass is let in, for that one may be faster than the last, and tells so.
         """
-        rounds = self.admitted // (self._max_batch * self._lanes)
-        return rounds > 0 and (rounds + 1) * self._batch_seconds > WAIT_SHARE * self._settings.timeout_s
+        if not count or self.admitted < self._at_a_time:
+            return False
+        passes = (self.admitted + count - 1) // self._at_a_time + 1
+        is_idle = not self.depth and not self._batcher.busy_s()  # what has been admitted is still being sent
+        return passes * self._batcher.last_pass_s > WAIT_SHARE * within_s and not is_idle
+
+    @property
+    def _at_a_time(self) -> int:
+        return self._max_batch * self._lanes
 
     def _queue_full(self, why: str) -> QueueFullError:
-        batches = math.ceil(self.admitted / self._max_batch)
+        wait_s = self.admitted / self._at_a_time * self._batcher.last_pass_s
         return QueueFullError(
             f"{self.admitted} images are waiting, {why}",
-            retry_after_s=max(math.ceil(batches * self._batch_seconds), 1),
+            retry_after_s=max(math.ceil(min(wait_s, self._settings.timeout_s)), 1),  # nobody waits longer than that
         )

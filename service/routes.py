@@ -131,10 +131,10 @@ async def _predict(request: Request, query: PredictQuery, served: Served) -> Res
     pipeline.check_ready()
     point = pick_operating_point(pipeline.scorer, query.operating_point)
     deadline = started + timeout_s(request, settings.timeout_s)
-    with pipeline.admit(1):  # before the body is read: bodies are bounded like images
+    with pipeline.admit(1, deadline):  # before the body is read: bodies are bounded like images
         body = read_images(request, max_bytes=settings.max_body_bytes, max_images=settings.max_images)
         images = await read_in_time(body, deadline)
-        with pipeline.admit(len(images) - 1):
+        with pipeline.admit(len(images) - 1, deadline):
             outcomes = await score_images(request, served, deadline, images, point, every=query.methods == "all")
     _raise_if_all_failed(outcomes)
     timings = timings_of(outcomes, time.monotonic() - started)

@@ -119,12 +119,12 @@ async def infer(request: Request) -> Response:
     _check_encoding(request)
     header_length = read_header_length(request.headers.get(HEADER))
     longest = timeout_s(request, settings.timeout_s)
-    with pipeline.admit(1):  # before the body is read: bodies are bounded like images
+    with pipeline.admit(1, started + longest):  # before the body is read: bodies are bounded like images
         body = await read_in_time(read_bytes(request, max_bytes=settings.max_body_bytes), started + longest)
         call = decode(body, header_length, max_images=settings.max_images)
         point = pick_operating_point(pipeline.scorer, call.operating_point)
         deadline = started + min(call.timeout_s or longest, longest)
-        with pipeline.admit(len(call.images) - 1):
+        with pipeline.admit(len(call.images) - 1, deadline):
             answers = all_scored(await score_images(request, found, deadline, call.images, point))
     timings = timings_of(answers, time.monotonic() - started)
     asyncio.get_running_loop().call_soon(pipeline.metrics.stages, timings)  # once the answer is on its way

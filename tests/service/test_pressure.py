@@ -8,7 +8,9 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -26,6 +28,7 @@ from tests.service.test_routes import check_problem
 
 JPEG = {"Content-Type": "image/jpeg"}
 WAIT_S = 20
+SLOW_S = 0.6  # of a pass
 
 
 def sample(url: str, name: str, **labels: str) -> float:
@@ -79,6 +82,78 @@ def test_a_full_queue_refuses_at_once(start, gated, pool):
     assert post(app.url).status_code == 200
     assert sample(app.url, "line_ood_refused_requests_total", reason="queue_full") == 1
     assert sample(app.url, "line_ood_queue_capacity") == 4
+
+
+@pytest.fixture
+def slow(start, gated, pool) -> Iterator[LiveApp]:
+    """A server of two images a pass whose last one took SLOW_S, with two images that wait and a gate that is closed."""
+    app = start(gated, max_batch=2, max_images=30)
+    first = busy(app, gated, pool)
+    time.sleep(SLOW_S)
+    gated.gate.set()
+    assert first.result().status_code == 200
+    waiting = [busy(app, gated, pool), pool.submit(post, app.url)]
+    until(lambda: sample(app.url, "line_ood_queue_depth") == 1)
+    yield app
+    gated.gate.set()
+    assert [answer.result().status_code for answer in waiting] == [200] * 2
+
+
+def test_who_could_not_be_answered_in_time_is_refused(slow, gated, pool):
+    """By its own time, not the server's alone; who has more time is admitted, and answered."""
+    late = post(slow.url, {"X-Request-Timeout-Ms": "1000"})
+    check_problem(late, 429, "queue_full")
+    assert "would not be done within" in late.json()["detail"]
+    patient = pool.submit(post, slow.url, {"X-Request-Timeout-Ms": "10000"})
+    until(lambda: sample(slow.url, "line_ood_admitted_images") == 3)
+    gated.gate.set()
+    assert patient.result().status_code == 200
+
+
+def test_all_images_of_a_request_count(slow):
+    """Thirty need sixteen passes: refused, with a time to come again that is no longer than a request may take."""
+    files = [("f", ("x", encode()))] * 30
+    refused = httpx.post(f"{slow.url}/v1/predict", files=files, timeout=WAIT_S)
+    check_problem(refused, 429, "queue_full")
+    assert 1 <= int(refused.headers["retry-after"]) <= 10
+
+
+def test_a_slow_pass_is_forgotten(slow, gated):
+    """After a stall the next passes are let in, and tell how fast they are: the same thirty are answered."""
+    gated.gate.set()
+    until(lambda: sample(slow.url, "line_ood_admitted_images") == 0)
+    files = [("f", ("x", encode()))] * 30
+    assert httpx.post(f"{slow.url}/v1/predict", files=files, timeout=WAIT_S).status_code == 200
+
+
+def test_bodies_that_never_end_keep_nobody_out(start, gated, pool):
+    """They hold room, but no device: the next image is let in, however slow the last pass was."""
+    app = start(gated, max_batch=2)
+    first = busy(app, gated, pool)
+    time.sleep(SLOW_S)
+    gated.gate.set()
+    assert first.result().status_code == 200
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100\r\n\r\n"
+    with ExitStack() as stack:
+        for _ in range(4):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", int(app.url.rpartition(":")[2]))))
+            client.sendall(head)
+        until(lambda: sample(app.url, "line_ood_admitted_images") == 4)
+        assert post(app.url, {"X-Request-Timeout-Ms": "2000"}).status_code == 200
+
+
+def test_passes_hold_as_many_images_as_the_warm_up_has_found_useful(start, gated, pool, monkeypatch):
+    """What `useful_batch` says is what the device is given."""
+    monkeypatch.setattr("service.pipeline.useful_batch", lambda score, images: 3)
+    app = start(gated)
+    first = busy(app, gated, pool)
+    before = len(gated.batch_sizes)
+    rest = pool.submit(httpx.post, f"{app.url}/v1/predict", files=[("f", ("x", encode()))] * 7, timeout=WAIT_S)
+    until(lambda: sample(app.url, "line_ood_admitted_images") == 8)
+    gated.gate.set()
+    assert first.result().status_code == rest.result().status_code == 200
+    assert sum(gated.batch_sizes[before:]) == 7
+    assert max(gated.batch_sizes[before:]) == 3
 
 
 def test_a_request_is_admitted_whole_or_not_at_all(start, gated, pool):
