@@ -14,6 +14,7 @@ from functools import partial
 
 import torch
 
+from scoring.backbone import noise
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from scoring.types import Pixels
@@ -58,15 +59,13 @@ class Pipeline:
         self.admitted = 0
         self._settings = settings
         engine = scorer.classifier.engine
-        self._max_batch = min(settings.max_batch, engine.useful_batch)
-        self._lanes = engine.lanes
         # Lanes that have a core each decode for themselves: more threads would only push each other off the cores.
         self._pool = None if engine.lanes > 1 else ThreadPoolExecutor(settings.decode_workers, "decode")
         self._batcher = Batcher(
             scorer.score,
             scorer.classifier.preprocess.crop,
             metrics,
-            max_batch=self._max_batch,
+            max_batch=min(settings.max_batch, engine.useful_batch),
             max_delay_s=settings.max_delay_ms / 1000,
             lanes=engine.lanes,
             pin_memory=scorer.classifier.device.type == "cuda",
@@ -205,17 +204,16 @@ class Pipeline:
 
     async def _warm_up(self) -> None:
         """Score noise of the wanted size: in batches, which tells how large to make them; then queued."""
-        height, width = self.scorer.classifier.preprocess.crop
-        noise = torch.randint(0, 256, (self._max_batch, height, width, 3), dtype=torch.uint8)
-        noise = noise.permute(0, 3, 1, 2)  # as batches lie in memory, for which engines may choose other code
-        self._max_batch = self._batcher.max_batch = await aside(partial(useful_batch, self.scorer.score, noise))
-        promises = [Promise(self._mailbox) for _ in noise]
-        for image, promise in zip(noise, promises, strict=True):
+        images = noise(self.scorer.classifier.preprocess, self._batcher.max_batch)
+        images = images.contiguous(memory_format=torch.channels_last)  # as batches lie, for which engines choose code
+        useful = self._batcher.max_batch = await aside(partial(useful_batch, self.scorer.score, images))
+        promises = [Promise(self._mailbox) for _ in images]
+        for image, promise in zip(images, promises, strict=True):
             self._batcher.submit(partial(torch.clone, image), promise)
         for promise in promises:
             if isinstance(outcome := await promise.future, LineOodError):
                 raise outcome
-        log.info("warmed up with batches of up to %d, will score up to %d at a time", len(noise), self._max_batch)
+        log.info("warmed up with batches of up to %d, will score up to %d at a time", len(images), useful)
 
     def _would_be_late(self, count: int, within_s: float) -> bool:
         """Whether what is before the last of so many images takes so long that their time would be over.
@@ -226,12 +224,13 @@ class Pipeline:
         if not count or self.admitted < self._at_a_time:
             return False
         passes = (self.admitted + count - 1) // self._at_a_time + 1
-        is_idle = not self.depth and not self._batcher.busy_s()  # what has been admitted is still being sent
-        return passes * self._batcher.last_pass_s > WAIT_SHARE * within_s and not is_idle
+        if passes * self._batcher.last_pass_s <= WAIT_SHARE * within_s:
+            return False
+        return bool(self.depth or self._batcher.busy_s())  # else what has been admitted is still being sent
 
     @property
     def _at_a_time(self) -> int:
-        return self._max_batch * self._lanes
+        return self._batcher.max_batch * self.scorer.classifier.engine.lanes
 
     def _queue_full(self, why: str) -> QueueFullError:
         wait_s = self.admitted / self._at_a_time * self._batcher.last_pass_s

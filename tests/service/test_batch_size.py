@@ -33,13 +33,18 @@ class Network:
 
 
 @pytest.fixture
-def useful(monkeypatch) -> Callable[[Seconds, int], int]:
-    def run(seconds: Seconds, most: int) -> int:
+def warm_up(monkeypatch) -> Callable[[Seconds, int], tuple[int, Network]]:
+    def run(seconds: Seconds, most: int) -> tuple[int, Network]:
         network = Network(seconds)
         monkeypatch.setattr(batch_size, "perf_counter", lambda: network.now)
-        return useful_batch(network.score, torch.zeros(most, 3, 1, 1, dtype=torch.uint8))
+        return useful_batch(network.score, torch.zeros(most, 3, 1, 1, dtype=torch.uint8)), network
 
     return run
+
+
+@pytest.fixture
+def useful(warm_up) -> Callable[[Seconds, int], int]:
+    return lambda seconds, most: warm_up(seconds, most)[0]
 
 
 @pytest.mark.parametrize("most", [1, 3, 8, 12, 32, 64])
@@ -67,9 +72,7 @@ def test_one_slow_pass_is_no_reason_for_smaller_batches(useful):
         assert useful(lambda count, turn, slow=slow: count * (100 if turn == slow else 1), 32) == 32
 
 
-def test_every_size_that_engines_prepare_is_met(monkeypatch):
+def test_every_size_that_engines_prepare_is_met(warm_up):
     """No request has to wait for a size to be compiled."""
-    network = Network(lambda count, _: count)
-    monkeypatch.setattr(batch_size, "perf_counter", lambda: network.now)
-    useful_batch(network.score, torch.zeros(12, 3, 1, 1, dtype=torch.uint8))
+    _, network = warm_up(lambda count, _: count, 12)
     assert sorted(set(network.passes)) == [1, 2, 4, 8, 12]

@@ -85,16 +85,22 @@ def test_a_full_queue_refuses_at_once(start, gated, pool):
 
 
 @pytest.fixture
-def slow(start, gated, pool) -> Iterator[LiveApp]:
-    """A server of two images a pass whose last one took SLOW_S, with two images that wait and a gate that is closed."""
+def stalled(start, gated, pool) -> LiveApp:
+    """An idle server of two images a pass, whose last one took SLOW_S."""
     app = start(gated, max_batch=2, max_images=30)
     first = busy(app, gated, pool)
     time.sleep(SLOW_S)
     gated.gate.set()
     assert first.result().status_code == 200
-    waiting = [busy(app, gated, pool), pool.submit(post, app.url)]
-    until(lambda: sample(app.url, "line_ood_queue_depth") == 1)
-    yield app
+    return app
+
+
+@pytest.fixture
+def slow(stalled, gated, pool) -> Iterator[LiveApp]:
+    """The same with two images that wait, and a gate that is closed."""
+    waiting = [busy(stalled, gated, pool), pool.submit(post, stalled.url)]
+    until(lambda: sample(stalled.url, "line_ood_queue_depth") == 1)
+    yield stalled
     gated.gate.set()
     assert [answer.result().status_code for answer in waiting] == [200] * 2
 
@@ -126,20 +132,15 @@ def test_a_slow_pass_is_forgotten(slow, gated):
     assert httpx.post(f"{slow.url}/v1/predict", files=files, timeout=WAIT_S).status_code == 200
 
 
-def test_bodies_that_never_end_keep_nobody_out(start, gated, pool):
+def test_bodies_that_never_end_keep_nobody_out(stalled):
     """They hold room, but no device: the next image is let in, however slow the last pass was."""
-    app = start(gated, max_batch=2)
-    first = busy(app, gated, pool)
-    time.sleep(SLOW_S)
-    gated.gate.set()
-    assert first.result().status_code == 200
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100\r\n\r\n"
     with ExitStack() as stack:
         for _ in range(4):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", int(app.url.rpartition(":")[2]))))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", int(stalled.url.rpartition(":")[2]))))
             client.sendall(head)
-        until(lambda: sample(app.url, "line_ood_admitted_images") == 4)
-        assert post(app.url, {"X-Request-Timeout-Ms": "2000"}).status_code == 200
+        until(lambda: sample(stalled.url, "line_ood_admitted_images") == 4)
+        assert post(stalled.url, {"X-Request-Timeout-Ms": "2000"}).status_code == 200
 
 
 def test_passes_hold_as_many_images_as_the_warm_up_has_found_useful(start, gated, pool, monkeypatch):
