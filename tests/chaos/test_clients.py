@@ -15,9 +15,10 @@ from tests.chaos.conftest import Common
 from tests.chaos.figures import record
 from tests.chaos.scale import SCALE
 from tests.chaos.traffic import Traffic
+from tests.metrics import sample
 from tests.service.conftest import encode
-from tests.service.test_pressure import sample, until
 from tests.service.test_protocol import connect
+from tests.waiting import until
 
 AT_A_TIME = 20
 TRICKLE_S = 2

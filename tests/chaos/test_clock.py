@@ -18,9 +18,10 @@ from tests.chaos.conftest import ENVIRONMENT
 from tests.chaos.figures import record
 from tests.chaos.scale import SCALE
 from tests.chaos.traffic import Traffic
+from tests.metrics import sample
 from tests.processes import running_server
 from tests.service.capture.making import side_files
-from tests.service.test_pressure import sample, until
+from tests.waiting import until
 
 JUMPS = ("+3650d", "-9000d", "+3600", "-3600", "+0")  # against the true time
 YEARS = {"+3650d": 10, "-9000d": -25}

@@ -21,8 +21,10 @@ from tests.chaos.figures import record
 from tests.chaos.scale import SCALE
 from tests.chaos.traffic import PNG, Traffic
 from tests.factories.faulty import VARIABLE
+from tests.metrics import sample
 from tests.processes import RunningServer, running_server
-from tests.service.test_pressure import sample, until, white_image
+from tests.service.test_pressure import white_image
+from tests.waiting import until
 
 FAULT_S = 0.3
 FAULTY = ("--model", "tests.factories.faulty:faulty")

@@ -14,9 +14,10 @@ from tests.chaos.conftest import ENVIRONMENT
 from tests.chaos.figures import record
 from tests.chaos.scale import SCALE
 from tests.chaos.traffic import Traffic
+from tests.metrics import sample
 from tests.processes import running_server
 from tests.service.capture.making import bytes_below, side_files
-from tests.service.test_pressure import sample, until
+from tests.waiting import until
 
 DISK_BYTES = 64 * 2**20
 KEPT = "line_ood_captured_images_total"

@@ -12,8 +12,9 @@ from tests.chaos.conftest import Common
 from tests.chaos.figures import record
 from tests.chaos.scale import SCALE
 from tests.chaos.traffic import Traffic
-from tests.service.test_pressure import sample, until
+from tests.metrics import sample
 from tests.service.versions import DAMAGES, id_of, put, relabelled, states
+from tests.waiting import until
 
 MODEL = "pillow"
 REFUSALS = ("refused", "self_test_failed")

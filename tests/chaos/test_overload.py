@@ -16,9 +16,10 @@ from tests.chaos.figures import record
 from tests.chaos.scale import IS_LONG, SCALE
 from tests.chaos.sender import Picture, Reply, Sender
 from tests.factories.paced import IMAGE_S
+from tests.metrics import sample
 from tests.processes import running_server
 from tests.service.conftest import encode
-from tests.service.test_pressure import sample, until
+from tests.waiting import until
 
 QUEUE = round(1 / IMAGE_S)
 OVERLOAD = 1.5

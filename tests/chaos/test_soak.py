@@ -24,10 +24,11 @@ from tests.chaos.memory import growth
 from tests.chaos.scale import IS_LONG, SCALE
 from tests.chaos.sender import Picture, Reply, Sender
 from tests.data import data_folder
+from tests.metrics import sample
 from tests.processes import COMMAND, running_server
 from tests.service.conftest import encode
-from tests.service.test_pressure import sample, until
 from tests.service.test_reload import resident_mb
+from tests.waiting import until
 
 LOAD = 0.7
 CAPACITY_S = 10 if IS_LONG else 2

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from tests.metrics import sample
 from tests.service.conftest import encode
-from tests.service.test_pressure import sample, until
+from tests.waiting import until
 
 CLIENTS = 4
 CALM_S = 120  # a new process has to start, on a machine that is busy with other tests

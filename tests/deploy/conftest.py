@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from tests.artifacts import calibrate_tiny
 from tests.deploy.rules import PROMETHEUS
 from tests.processes import RunningServer, running_server
 from tests.service.conftest import encode
+from tests.waiting import until
 
 INTERVAL = "1s"  # of scrapes and rules
 PATIENCE_S = 60
@@ -45,18 +46,11 @@ class Prometheus:
     def wait_for_scrape(self) -> None:
         """Wait for a scrape that begins after this call."""
         begin = time.time()
-        wait_until(lambda: self._last_scrape() > begin)
+        until(lambda: self._last_scrape() > begin, PATIENCE_S)
 
     def _last_scrape(self) -> float:
         scrapes = self.query("timestamp(up) and up == 1")
         return float(scrapes[0]["value"][1]) if scrapes else 0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end, f"not so within {PATIENCE_S} s"
-        time.sleep(0.2)
 
 
 def tool(name: str) -> str:

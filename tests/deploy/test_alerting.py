@@ -12,10 +12,11 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.conftest import running_prometheus, running_tool, tool, wait_until
+from tests.deploy.conftest import running_prometheus, running_tool, tool
 from tests.deploy.rules import ROOT
 from tests.processes import running_server
 from tests.service.conftest import encode
+from tests.waiting import until
 
 OOD = {"OodRateHigh5m", "OodRateHigh1h", "DriftAlarm"}
 
@@ -89,11 +90,12 @@ def test_out_of_distribution_traffic_reaches_the_pager(
             for _ in range(3):
                 prometheus.wait_for_scrape()
             assert not prometheus.alerts("firing") & OOD
-            wait_until(lambda: all(post(rejected) for _ in range(100)) and prometheus.alerts("firing") >= OOD)
-            wait_until(lambda: {("/page", "OodRateHigh5m", "firing"), ("/ticket", "DriftAlarm", "firing")} <= got)
-            wait_until(lambda: "suppressed" in _states(alertmanager, "OodRateHigh1h"))
+            until(lambda: all(post(rejected) for _ in range(100)) and prometheus.alerts("firing") >= OOD, PATIENCE_S)
+            wanted = {("/page", "OodRateHigh5m", "firing"), ("/ticket", "DriftAlarm", "firing")}
+            until(lambda: got >= wanted, PATIENCE_S)
+            until(lambda: "suppressed" in _states(alertmanager, "OodRateHigh1h"), PATIENCE_S)
             server.terminate()
-            wait_until(lambda: ("/page", "ServerDown", "firing") in got)
+            until(lambda: ("/page", "ServerDown", "firing") in got, PATIENCE_S)
     told = {name: path for path, name, _ in got}
     assert told["OodRateHigh5m"] == told["ServerDown"] == "/page"
     assert told["DriftAlarm"] == "/ticket"

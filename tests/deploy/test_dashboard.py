@@ -15,10 +15,10 @@ import httpx
 import pytest
 import yaml
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.conftest import Prometheus, running_prometheus
 from tests.deploy.rules import ALERTS, metrics_of
+from tests.metrics import families
 from tests.processes import RunningServer
 from tests.service.conftest import encode
 
@@ -117,12 +117,11 @@ def test_numbers_are_those_of_the_traffic(prometheus: Prometheus) -> None:
 @pytest.mark.usefixtures("traffic")
 def test_every_metric_is_shown(server: RunningServer) -> None:
     """Panels use no metric that the server lacks and leave out none of the program nor what matters of the process."""
-    families = [
-        family
-        for family in text_string_to_metric_families(httpx.get(f"{server.url}/metrics").text)
+    exposed = {
+        family.name: {sample.name for sample in family.samples}
+        for family in families(server.url)
         if not family.name.endswith("_created")
-    ]
-    exposed = {family.name: {sample.name for sample in family.samples} for family in families}
+    }
     assert set().union(*exposed.values()) >= ASKED
     own = {name: samples for name, samples in exposed.items() if name.startswith("line_ood_")}
     assert [name for name, samples in own.items() if not samples & ASKED] == []

@@ -7,13 +7,12 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 import yaml
-from prometheus_client.parser import text_string_to_metric_families
 
 from tests.deploy.conftest import tool
 from tests.deploy.rules import ALERTS, PROMETHEUS, RECORDED, ROOT, RULES, metrics_of
+from tests.metrics import samples
 from tests.processes import RunningServer
 from tests.test_docs import rows
 
@@ -70,8 +69,7 @@ def test_every_wait_is_tested(tmp_path: Path) -> None:
 
 def test_rules_use_metrics_that_exist(server: RunningServer) -> None:
     """Every metric that a rule names is one that the server exposes, and every recorded name is used."""
-    text = httpx.get(f"{server.url}/metrics").text
-    exposed = {sample.name for family in text_string_to_metric_families(text) for sample in family.samples}
+    exposed = {sample.name for sample in samples(server.url)}
     assert set().union(*(metrics_of(rule["expr"]) for rule in RULES)) <= exposed
     dashboard = (ROOT / "deploy/grafana/dashboards/line-ood.json").read_text()
     asked = " ".join([dashboard, *(rule["expr"] for rule in RULES)])

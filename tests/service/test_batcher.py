@@ -16,6 +16,7 @@ from scoring.errors import UndecodableError
 from scoring.scorer import ImageScore
 from service.batcher import Answer, Batcher, Outcome
 from service.problems import DecodingError, ImageInferenceError, InferenceError, NotReadyError
+from tests.waiting import until
 
 SIZE = (2, 2)
 WAIT_S = 20
@@ -130,13 +131,6 @@ def submit(batcher: Batcher, pixels: torch.Tensor) -> Waiting:
 
 def score_of(answer: Waiting) -> float:
     return answer.result(WAIT_S).score.ood_score
-
-
-def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.001)
 
 
 def test_every_image_gets_its_own_answer(make, device):

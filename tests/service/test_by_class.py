@@ -11,9 +11,9 @@ import torch
 
 from scoring.scorer import Scorer
 from service.model_metrics import score_buckets
+from tests.metrics import sample
 from tests.reference import group_of
 from tests.service.test_routes import post
-from tests.service.test_server import samples
 
 ALPHAS = {"default": 0.2, "strict": 0.1}
 
@@ -53,14 +53,12 @@ def test_images_are_counted_by_their_own_threshold(client: httpx.Client, scorer:
     for data in images:
         assert post(client, data).status_code == 200
     scores = [score for data in images for score in scorer.score(scorer.classifier.preprocess.read(data)[None])]
-    found = samples(str(client.base_url).rstrip("/"))
+    url = str(client.base_url).rstrip("/")
     for name, point in scorer.artifact.operating_points.items():
         rejected = sum(scorer.decide(score, point).reject for score in scores)
         for decision, count in (("reject", rejected), ("accept", len(images) - rejected)):
-            assert (
-                found[f"line_ood_images_total{[('decision', decision), ('model', 'fine'), ('operating_point', name)]}"]
-                == count
-            )
+            counted = sample(url, "line_ood_images_total", decision=decision, model="fine", operating_point=name)
+            assert counted == count
     default = scorer.artifact.operating_points["default"]
     together = min(scorer.decide(score, default).threshold for score in scores)
     assert sum(score.ood_score > together for score in scores) != sum(scorer.decide(s, default).reject for s in scores)

@@ -15,7 +15,8 @@ from PIL.ImageFile import ImageFile
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from tests.service.conftest import encode
-from tests.service.test_pressure import until, white_image
+from tests.service.test_pressure import white_image
+from tests.waiting import until
 
 
 @pytest.fixture

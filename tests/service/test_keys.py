@@ -6,8 +6,7 @@ import json
 import logging
 import re
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from tests.processes import RunningServer, running_server
 from tests.service.conftest import LiveApp, encode, live, only
 from tests.service.keys import ADMIN, KEY, OTHER, bearer, key_files, line
 from tests.service.test_protocol import problem_of, status_of, talk
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 PNG = {"Content-Type": "image/png"}
@@ -263,7 +263,7 @@ class TestChange:
             assert ask(server, KEY) == 200
             assert ask(server, "new") == 401
             path.write_text(line("camera-9", "new"))
-            wait_for(lambda: ask(server, "new") == 200)
+            until(lambda: ask(server, "new") == 200)
             assert ask(server, KEY) == 401
             assert server.terminate() == 0
         told = [json.loads(each) for each in server.log]
@@ -272,10 +272,3 @@ class TestChange:
 
 def ask(server: RunningServer, key: str) -> int:
     return httpx.post(f"{server.url}/v1/predict", content=encode(), headers=PNG | bearer(key)).status_code
-
-
-def wait_for(happens: Callable[[], bool], seconds: float = 5) -> None:
-    end = time.monotonic() + seconds
-    while not happens():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.1)

@@ -16,7 +16,6 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from scoring.artifact import Artifact
 from scoring.errors import ArtifactError
@@ -28,11 +27,13 @@ from service.settings import Settings
 from service.shadow import MAX_IMAGES
 from service.shadow_metrics import DIFFERENCES
 from service.sources import Loaded, Source, load_all
+from tests.metrics import sample, samples
 from tests.service.conftest import LiveApp, encode, live, only
 from tests.service.keys import KEY, key_files
-from tests.service.test_pressure import busy, sample, until
+from tests.service.test_pressure import busy
 from tests.service.test_routes import check_problem
 from tests.service.versions import CPU, DAMAGES, ask, id_of, load, put, relabelled, score_of, states
+from tests.waiting import until
 
 Serve = Callable[..., LiveApp]
 
@@ -51,8 +52,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
 
 
 def labels_of(url: str, name: str) -> list[dict[str, str]]:
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-    return [each.labels for family in families for each in family.samples if each.name == name]
+    return [each.labels for each in samples(url) if each.name == name]
 
 
 def test_two_models_answer_by_name(serve, tiny_artifact, other_artifact):

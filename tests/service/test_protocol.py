@@ -13,14 +13,15 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from service import protocol
 from service.app import create_app
 from service.metrics import ENDS, Metrics
 from service.protocol import LINGER_S, MAX_HEADER_BYTES, MAX_HEADERS, SPARE_CONNECTIONS
 from service.settings import Settings
+from tests.metrics import sample
 from tests.service.conftest import GatedScorer, LiveApp, encode, live, only
+from tests.waiting import until
 
 SOON_S = 2.5  # the times below are looked at once a second
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
@@ -79,26 +80,15 @@ def problem_of(answer: bytes) -> dict:
     return json.loads(body)
 
 
-def count(url: str, metric: str, reason: str) -> float:
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-    values = [
-        sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name == metric and sample.labels.get("reason") == reason
-    ]
-    return sum(values)
-
-
 class TestTime:
     def test_a_silent_connection_is_closed(self, running):
         """Who connects and says nothing, or only line breaks, is not kept."""
-        before = count(running.url, "line_ood_ended_connections_total", "silent")
+        before = sample(running.url, "line_ood_ended_connections_total", reason="silent")
         with ThreadPoolExecutor(2) as pool:
             for answer, seconds in pool.map(lambda said: talk(running.url, said), [b"", b"\r\n\r\n"]):
                 assert answer == b""
                 assert 0.5 < seconds < SOON_S
-        assert count(running.url, "line_ood_ended_connections_total", "silent") == before + 2
+        assert sample(running.url, "line_ood_ended_connections_total", reason="silent") == before + 2
 
     def test_headers_that_trickle_are_408(self, running):
         """A byte now and then keeps no request alive whose headers do not end; nor on a used connection."""
@@ -161,7 +151,7 @@ class TestTime:
         with closing(connect(running.url)) as connection:
             connection.sendall(b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n")
             time.sleep(1 + SOON_S)
-            assert count(running.url, "line_ood_ended_connections_total", "answer_not_taken") == 1
+            assert sample(running.url, "line_ood_ended_connections_total", reason="answer_not_taken") == 1
             received = 0
             try:
                 while chunk := connection.recv(2**20):
@@ -207,7 +197,7 @@ class TestSize:
     @pytest.mark.parametrize("begin", [b"GET /", GET + b"X: ", GET + b"X"], ids=["address", "value", "name"])
     def test_endless_headers_end(self, running, begin):
         """They are not collected until memory is full: soon after the bound the client is told, and cut off."""
-        before = count(running.url, "line_ood_refused_requests_total", "headers_too_large")
+        before = sample(running.url, "line_ood_refused_requests_total", reason="headers_too_large")
         with closing(connect(running.url)) as connection:
             connection.sendall(begin)
             started = time.monotonic()
@@ -215,7 +205,7 @@ class TestSize:
                 while time.monotonic() - started < 10:
                     connection.sendall(b"x" * 65536)
         assert time.monotonic() - started < LINGER_S + 1
-        assert count(running.url, "line_ood_refused_requests_total", "headers_too_large") == before + 1
+        assert sample(running.url, "line_ood_refused_requests_total", reason="headers_too_large") == before + 1
 
 
 class TestFraming:
@@ -305,7 +295,7 @@ class TestCount:
                 connection.close()
             time.sleep(0.3)
             assert httpx.get(f"{running.url}/metrics").status_code == 200
-            assert count(running.url, "line_ood_ended_connections_total", "too_many_connections") == 1
+            assert sample(running.url, "line_ood_ended_connections_total", reason="too_many_connections") == 1
             assert "line_ood_open_connections 1.0" in httpx.get(f"{running.url}/metrics").text
 
 
@@ -316,10 +306,7 @@ def test_a_broken_body_stops_its_request(gated: GatedScorer, start: Callable[...
     answer, seconds = talk(running.url, head + b"4\r\nabcd\r\n", b"no chunk\r\n")
     assert status_of(answer) == 400
     assert seconds < 1
-    end = time.monotonic() + 5
-    while 'line_ood_admitted_images{model="tiny"} 0.0' not in httpx.get(f"{running.url}/metrics").text:
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    until(lambda: sample(running.url, "line_ood_admitted_images") == 0)
 
 
 def test_every_end_is_counted_from_zero():

@@ -15,10 +15,11 @@ import pytest
 
 from tests.artifacts import calibrate_tiny
 from tests.factories.ballast import BALLAST_MB
+from tests.metrics import sample
 from tests.processes import RunningServer, running_server
 from tests.service.conftest import encode
-from tests.service.test_pressure import sample, until
 from tests.service.versions import ask, id_of, put, relabelled, score_of, states
+from tests.waiting import until
 
 ROOT = Path(__file__).parents[2]
 CLIENTS = 8

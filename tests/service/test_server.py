@@ -11,21 +11,22 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from scoring.embedded import ARTIFACT, SAMPLE
 from tests.data import real_data
+from tests.metrics import families, total
 from tests.processes import COMMAND, RunningServer, running_server
 from tests.service.conftest import encode
 from tests.service.test_routes import png_header
 
 CLIENTS = 64
 JPEG = {"Content-Type": "image/jpeg"}
-DEMO = "('model', 'efficientnet_lite0')"
+DEMO = {"model": "efficientnet_lite0"}
 BROKEN: list[tuple[str, Callable[[bytes], bytes], int]] = [
     ("truncated", lambda data: data[: len(data) // 2], 422),
     ("not an image", lambda _: b"<html>not an image</html>", 415),
@@ -45,17 +46,6 @@ def offline_scores(paths: list[Path]) -> dict[str, dict]:
     )
     lines = [json.loads(line) for line in done.stdout.splitlines()]
     return {line["path"]: line for line in lines}
-
-
-def samples(url: str) -> dict[str, float]:
-    """Every line_ood_ metric, by its name and labels as written."""
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-    return {
-        f"{each.name}{sorted(each.labels.items())}": each.value
-        for family in families
-        for each in family.samples
-        if each.name.startswith("line_ood_")
-    }
 
 
 def check_answer(result: dict, wanted: dict) -> None:
@@ -83,7 +73,7 @@ def test_64_clients_with_broken_images_among_1000():
                 return post(client, broken[index][1](data) if index in broken else data)
 
             answers = list(pool.map(ask, range(1000)))
-        counted = samples(server.url)
+        counted = partial(total, families(server.url))
     statuses = Counter(answer.status_code for answer in answers)
     for index, answer in enumerate(answers):
         if index in broken:
@@ -92,20 +82,18 @@ def test_64_clients_with_broken_images_among_1000():
             assert answer.status_code == 200, answer.text
             check_answer(answer.json()["results"][0], wanted[str(paths[index])])
     assert statuses == {200: 980, 422: 10, 415: 5, 400: 5}
-    requests = {
-        code: counted[f"line_ood_requests_total[('code', '{code}'), ('route', '/v1/predict')]"] for code in statuses
+    assert statuses == {
+        code: counted("line_ood_requests_total", code=str(code), route="/v1/predict") for code in statuses
     }
-    assert requests == statuses
     decisions = [
-        counted[f"line_ood_images_total[('decision', '{decision}'), {DEMO}, ('operating_point', 'default')]"]
+        counted("line_ood_images_total", decision=decision, operating_point="default", **DEMO)
         for decision in ("accept", "reject")
     ]
     rejects = sum(answer.json()["results"][0]["ood"]["reject"] for answer in answers if answer.status_code == 200)
     assert decisions == [980 - rejects, rejects]
-    assert counted[f"line_ood_ood_score_count[{DEMO}]"] == 980
-    errors = [value for name, value in counted.items() if name.startswith("line_ood_image_errors_total")]
-    assert sum(errors) == 20
-    assert counted[f"line_ood_admitted_images[{DEMO}]"] == counted[f"line_ood_queue_depth[{DEMO}]"] == 0
+    assert counted("line_ood_ood_score_count", **DEMO) == 980
+    assert counted("line_ood_image_errors_total") == 20
+    assert counted("line_ood_admitted_images", **DEMO) == counted("line_ood_queue_depth", **DEMO) == 0
 
 
 class Hammer:

@@ -17,7 +17,7 @@ from service.settings import Settings
 from service.tls import Tls
 from tests.processes import COMMAND, RunningServer, running_server
 from tests.service.conftest import encode
-from tests.service.test_keys import wait_for
+from tests.waiting import until
 
 PNG = {"Content-Type": "image/png"}
 
@@ -96,10 +96,10 @@ def test_https(tiny_artifact, files):
             httpx.get(f"{server.url}/livez", verify=old)
         first = number_of_certificate(server, trusting)
         files.certificate.write_text("not a certificate")
-        wait_for(lambda: any("what was read before stays" in line for line in server.log))
+        until(lambda: any("what was read before stays" in line for line in server.log))
         assert number_of_certificate(server, trusting) == first
         files.renew()
-        wait_for(lambda: number_of_certificate(server, trusting) != first)
+        until(lambda: number_of_certificate(server, trusting) != first)
         assert server.terminate() == 0
 
 

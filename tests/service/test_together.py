@@ -13,11 +13,12 @@ from scoring.scorer import Scorer
 from service.app import create_app
 from service.settings import Settings
 from service.sources import Source, load_all
-from tests.service.capture.making import eventually, side_files
+from tests.service.capture.making import side_files
 from tests.service.conftest import LiveApp, live
 from tests.service.keys import key_files
 from tests.service.open_inference.test_routes import columns, json_body
 from tests.service.versions import ask, id_of, load, put
+from tests.waiting import until
 
 POINTS = ("default", "strict")
 
@@ -62,7 +63,7 @@ def test_each_model_is_watched_and_kept_by_its_own_thresholds(
     window = models["each"]["streams"]["front"]["windows"]["images"]
     for point in POINTS:
         assert window["rejects"][point]["ratio"] == sum(decisions[point]) / len(images)
-    kept = eventually(lambda: len(files := side_files(tmp_path)) == len(images) + 1 and files)
+    kept = until(lambda: len(files := side_files(tmp_path)) == len(images) + 1 and files)
     of_model = sorted((each for each in kept if each["model"] == "each"), key=lambda each: each["image_index"])
     assert [each["image"] for each in of_model] == images
     assert [each["class_index"] for each in of_model] == found["class_index"]
@@ -92,7 +93,7 @@ def test_a_switch_is_a_new_start_for_the_monitor_and_a_new_name_for_what_is_kept
         assert report["artifact_id"] == new
         assert report["streams"]["default"]["images"] == 2
         assert set(report["streams"]["default"]["drift"]) == {"default", "lenient"}
-        files = eventually(lambda: len(files := side_files(kept)) == 5 and files)
+        files = until(lambda: len(files := side_files(kept)) == 5 and files)
     assert sorted(each["artifact_id"] for each in files) == sorted([old] * 3 + [new] * 2)
 
 

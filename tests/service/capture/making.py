@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,15 +59,6 @@ def side_files(folder: Path) -> list[dict[str, Any]]:
 
 def bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def eventually(condition: Callable[[], Any], within_s: float = 20) -> Any:
-    """Wait until something is so, and return it."""
-    end = time.monotonic() + within_s
-    while not (found := condition()):
-        assert time.monotonic() < end, "it has not come to pass"
-        time.sleep(0.02)
-    return found
 
 
 class Broken(Target):

@@ -15,14 +15,15 @@ import fsspec
 import httpx
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
-from prometheus_client.parser import text_string_to_metric_families
 
 from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from service.app import create_app
 from service.settings import Settings
-from tests.service.capture.making import eventually, side_files
+from tests.metrics import samples
+from tests.service.capture.making import side_files
 from tests.service.conftest import LiveApp, encode, live, only
+from tests.waiting import until
 
 ALL = {"capture_random": 1.0, "capture_per_minute": 60_000}  # every image is kept, rejected or not
 PNG = {"Content-Type": "image/png"}
@@ -34,11 +35,9 @@ def post(url: str, data: bytes, **headers: str) -> httpx.Response:
 
 def measured(url: str) -> dict[str, float]:
     """The samples of the capture, by name and the reason they have, if any."""
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
     return {
         " ".join([each.name.removeprefix("line_ood_"), *filter(None, [each.labels.get("reason")])]): each.value
-        for family in families
-        for each in family.samples
+        for each in samples(url)
         if each.name.startswith("line_ood_captur") and not each.name.endswith("_created")
     }
 
@@ -60,7 +59,7 @@ def test_an_image_in_base64_is_kept_as_it_was(start, scorer, tmp_path):
     app = start(scorer, capture=str(tmp_path), **ALL)
     body = {"instances": [{"b64": base64.b64encode(encode(3)).decode()}]}
     assert httpx.post(f"{app.url}/v1/predict", json=body, timeout=30).status_code == 200
-    eventually(lambda: kept(app.url) == 1)
+    until(lambda: kept(app.url) == 1)
     assert [each["image"] for each in side_files(tmp_path)] == [encode(3)]
 
 
@@ -69,7 +68,7 @@ def test_images_without_a_score_are_not_kept(start, scorer, tmp_path):
     app = start(scorer, capture=str(tmp_path), **ALL)
     form = [("file", ("x", data)) for data in (b"no image", encode(1), encode(2)[:100], encode(3))]
     assert httpx.post(f"{app.url}/v1/predict", files=form, timeout=30).status_code == 200
-    eventually(lambda: kept(app.url) == 2)
+    until(lambda: kept(app.url) == 2)
     assert [(each["image_index"], each["image"]) for each in side_files(tmp_path)] == [(1, encode(1)), (3, encode(3))]
 
 
@@ -95,7 +94,7 @@ def test_the_rate_limit_holds(start, scorer, tmp_path):
         answers = [client.post("/v1/predict", content=encode(seed), headers=PNG) for seed in range(60)]
         seconds = time.monotonic() - started
     assert {answer.status_code for answer in answers} == {200}
-    found = eventually(lambda: (now := measured(app.url)) and sum(now.values()) - now["capture_bytes"] == 60 and now)
+    found = until(lambda: (now := measured(app.url)) and sum(now.values()) - now["capture_bytes"] == 60 and now)
     assert 10 <= len(side_files(tmp_path)) <= 10 + seconds + 1
     assert found["capture_dropped_total rate_limit"] == 60 - len(side_files(tmp_path))
 
@@ -105,16 +104,16 @@ def test_a_target_that_goes_away_and_comes_back(start, scorer, tmp_path):
     folder, aside = tmp_path / "captures", tmp_path / "aside"
     app = start(scorer, capture=str(folder), **ALL)
     assert post(app.url, encode(0)).status_code == 200
-    eventually(lambda: kept(app.url) == 1)
+    until(lambda: kept(app.url) == 1)
     folder.rename(aside)
     folder.write_text("in the way")
     assert [post(app.url, encode(seed)).status_code for seed in (1, 2, 3)] == [200] * 3
-    eventually(lambda: measured(app.url)["capture_failures_total"] >= 3)
+    until(lambda: measured(app.url)["capture_failures_total"] >= 3)
     assert httpx.get(f"{app.url}/readyz").status_code == 200
     folder.unlink()
     aside.rename(folder)
     assert post(app.url, encode(4)).status_code == 200
-    eventually(lambda: kept(app.url) == 2)
+    until(lambda: kept(app.url) == 2)
     assert [each["image"] for each in side_files(folder)] == [encode(0), encode(4)]
 
 
@@ -136,7 +135,7 @@ def test_a_full_disk(start, scorer, small_disk):
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(48 * 1024))
     statuses = [post(app.url, encode(seed)).status_code for seed in range(10)]
-    eventually(lambda: kept(app.url) + measured(app.url)["capture_failures_total"] == 10)
+    until(lambda: kept(app.url) + measured(app.url)["capture_failures_total"] == 10)
     assert statuses == [200] * 10
     assert 0 < kept(app.url) < 10
     files = [path for path in small_disk.rglob("*") if path.is_file() and path != ballast]
@@ -144,7 +143,7 @@ def test_a_full_disk(start, scorer, small_disk):
     before = kept(app.url)
     ballast.unlink()
     assert post(app.url, encode(10)).status_code == 200
-    eventually(lambda: kept(app.url) == before + 1)
+    until(lambda: kept(app.url) == before + 1)
     assert side_files(small_disk)[-1]["image"] == encode(10)
 
 
@@ -193,7 +192,7 @@ def test_a_target_that_hangs_does_not_keep_the_server_from_ending(scorer):
         started = time.monotonic()
     assert time.monotonic() - started < 4
     assert app.state.metrics.registry.get_sample_value("line_ood_capture_dropped_total", {"reason": "stopping"}) >= 3
-    eventually(lambda: app.state.capture.has_ended)
+    until(lambda: app.state.capture.has_ended)
 
 
 def test_a_wrong_url_is_refused_before_anything_is_served(scorer, tmp_path):

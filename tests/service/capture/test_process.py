@@ -16,9 +16,10 @@ import pytest
 
 from tests.calibration.command import start as run
 from tests.processes import running_server
-from tests.service.capture.making import bytes_below, eventually, side_files
+from tests.service.capture.making import bytes_below, side_files
 from tests.service.capture.test_live import kept, measured, post
 from tests.service.conftest import encode
+from tests.waiting import until
 
 QUICK = ("--capture-per-minute", "60000")
 
@@ -46,7 +47,7 @@ def test_a_server_keeps_what_it_rejected_and_what_it_nearly_did(tiny_artifact: P
         ]
         wanted = [each for each in wanted if each[4]]
         assert {each[4] for each in wanted} == {"reject", "borderline"}
-        eventually(lambda: kept(server.url) == len(wanted))
+        until(lambda: kept(server.url) == len(wanted))
         assert measured(server.url)["capture_bytes"] == bytes_below(tmp_path)
         assert server.terminate() == 0
     found = side_files(tmp_path)
@@ -70,7 +71,7 @@ def test_a_server_keeps_what_it_rejected_and_what_it_nearly_did(tiny_artifact: P
     cap = bytes_below(tmp_path) // 2
     with running_server(*flags, "--capture-random", "1", "--capture-max-bytes", str(cap)) as server:
         assert post(server.url, new := encode(99)).status_code == 200
-        eventually(lambda: kept(server.url) == 1)
+        until(lambda: kept(server.url) == 1)
         assert measured(server.url)["capture_bytes"] == bytes_below(tmp_path) <= cap
     left = side_files(tmp_path)
     assert [each["image"] for each in left] == [*[each["image"] for each in found[-len(left) + 1 :]], new]
@@ -91,7 +92,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     try:
-        eventually(lambda: process.poll() is not None or _answers(url), within_s=60)
+        until(lambda: process.poll() is not None or _answers(url), within_s=60)
         monkeypatch.setenv("AWS_ENDPOINT_URL", url)
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "tests")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "tests")
@@ -128,7 +129,7 @@ def test_a_server_captures_to_s3(s3: str, tiny_artifact: Path, tmp_path: Path):
     with running_server(*flags, "--capture-max-bytes", "16000") as server:
         for image in images:
             assert post(server.url, image).status_code == 200
-        eventually(lambda: kept(server.url) == 12, within_s=60)
+        until(lambda: kept(server.url) == 12, within_s=60)
         lies_there = measured(server.url)["capture_bytes"]
         assert lies_there <= 16_000
         started = time.monotonic()

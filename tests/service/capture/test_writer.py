@@ -15,7 +15,8 @@ from service.capture.backlog import Backlog
 from service.capture.candidate import Candidate
 from service.capture.target import Target
 from service.capture.writer import Writer
-from tests.service.capture.making import Broken, bytes_below, candidate, counts, eventually, side_files, value
+from tests.service.capture.making import Broken, bytes_below, candidate, counts, side_files, value
+from tests.waiting import until
 
 
 class Running:
@@ -33,7 +34,7 @@ class Running:
         for image in images:
             assert self._backlog.put(image)
         self._given += len(images)
-        eventually(lambda: self._done() >= self._given)
+        until(lambda: self._done() >= self._given)
 
     def end(self) -> None:
         self._backlog.close()
@@ -118,7 +119,7 @@ def test_a_new_start_knows_what_lies_there(tmp_path):
     (tmp_path / "labels.csv").write_bytes(b"x" * 50_000)
     ours = bytes_below(tmp_path) - 50_000
     with writing(tmp_path, max_bytes=ours + 10) as running:
-        eventually(lambda: value(running.registry, "capture_bytes") == ours)
+        until(lambda: value(running.registry, "capture_bytes") == ours)
         running.write([candidate(0), candidate(5)])
         assert value(running.registry, "capture_dropped_total", reason="duplicate") == 2
         running.write([candidate(6)])
@@ -181,7 +182,7 @@ def test_what_people_take_away_is_noticed_before_anything_is_deleted(tmp_path):
         running.write([candidate(seed) for seed in range(4)])
     size = bytes_below(tmp_path)
     with writing(tmp_path, max_bytes=size, clock=lambda: now) as running:
-        eventually(lambda: value(running.registry, "capture_bytes") == size)
+        until(lambda: value(running.registry, "capture_bytes") == size)
         for path in (tmp_path / "2026-11-25").iterdir():
             path.unlink()  # the last two
         now = 601.0
@@ -197,7 +198,7 @@ def test_an_image_without_its_side_file_counts_and_may_be_kept_again(tmp_path):
     side.unlink()
     left = bytes_below(tmp_path)
     with writing(tmp_path) as running:
-        eventually(lambda: value(running.registry, "capture_bytes") == left)
+        until(lambda: value(running.registry, "capture_bytes") == left)
         running.write([candidate(1, data=candidate(0).data)])
     assert len(list(tmp_path.rglob("*.json"))) == 1
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import httpx
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from scoring.scorer import Scorer
 from service.monitoring import keeper
 from service.monitoring.collector import GAUGES
+from tests.metrics import samples
 from tests.processes import RunningServer, running_server
 from tests.service.conftest import LiveApp, encode
 from tests.service.keys import ADMIN, bearer, key_files
 from tests.service.test_routes import check_problem
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -42,11 +43,9 @@ def post(client: httpx.Client, stream: str | None = None, seed: int = 0) -> bool
 
 def gauges(client: httpx.Client) -> dict[tuple[str, ...], float]:
     """Values of monitoring by name and the values of their labels."""
-    families = text_string_to_metric_families(client.get("/metrics").text)
     return {
         (sample.name, *(sample.labels[label] for label in GAUGES[sample.name][1])): sample.value
-        for family in families
-        for sample in family.samples
+        for sample in samples(str(client.base_url).rstrip("/"))
         if sample.name in GAUGES
     }
 
@@ -176,7 +175,5 @@ def test_the_state_is_saved_now_and_then(
     app = start(scorer, monitor_state=state)
     with httpx.Client(base_url=app.url, timeout=30) as client:
         post(client, "front")
-    end = time.monotonic() + 10
-    while '"front"' not in state.read_text() and time.monotonic() < end:
-        time.sleep(0.05)
+    until(lambda: '"front"' in state.read_text())
     assert json.loads(state.read_text())["models"]["tiny"]["streams"]["front"]["images"] == 1

@@ -16,9 +16,11 @@ import pytest
 import torch
 
 from service.open_inference.tensors import join_elements
+from tests.metrics import sample
 from tests.service.conftest import encode
-from tests.service.test_pressure import WAIT_S, Poisoned, busy, sample, until, white_image
+from tests.service.test_pressure import WAIT_S, Poisoned, busy, white_image
 from tests.service.test_routes import check_problem, png_header
+from tests.waiting import until
 
 INFER = "/v2/models/tiny/infer"
 LENGTH = "Inference-Header-Content-Length"

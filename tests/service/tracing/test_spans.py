@@ -15,10 +15,11 @@ import httpx
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Proto
 
+from tests.metrics import families, total
 from tests.processes import RunningServer, running_server
 from tests.service.conftest import encode
-from tests.service.test_server import samples
 from tests.service.tracing.collector import Collector, Span, collecting
+from tests.waiting import until
 
 JPEG = {"Content-Type": "image/jpeg"}
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -241,13 +242,8 @@ def test_the_log_names_the_trace(traced: Traced):
 
 
 def log_line(traced: Traced, name: str) -> dict:
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        lines = [json.loads(line) for line in traced.server.log if f'"{name}"' in line]
-        if lines:
-            return lines[-1]
-        time.sleep(0.02)
-    raise AssertionError(f"the log has no line of {name}")
+    lines = until(lambda: [line for line in traced.server.log if f'"{name}"' in line])
+    return json.loads(lines[-1])
 
 
 def test_a_path_as_long_as_a_client_likes(traced: Traced):
@@ -274,14 +270,13 @@ def test_prometheus_counts_spans(traced: Traced):
     """What was made has arrived, and both numbers say so."""
     _, name = traced.ask()
     traced.collector.trace_of(name)
-    end = time.monotonic() + 10
-    while time.monotonic() < end:
-        counted = samples(traced.server.url)
-        numbers = {counted["line_ood_spans_total[]"], counted["line_ood_spans_sent_total[]"]}
-        if numbers == {len(traced.collector.spans)}:
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"{numbers} were counted, {len(traced.collector.spans)} arrived")
+
+    def agree() -> bool:
+        counted = families(traced.server.url)
+        numbers = {total(counted, "line_ood_spans_total"), total(counted, "line_ood_spans_sent_total")}
+        return numbers == {len(traced.collector.spans)}
+
+    until(agree)
 
 
 def test_requests_that_share_a_batch(tiny_artifact: Path):
