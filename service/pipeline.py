@@ -9,7 +9,6 @@ import logging
 import math
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import torch
@@ -22,9 +21,10 @@ from service.aside import aside
 from service.batch_size import useful_batch
 from service.batcher import Batcher, Outcome, Read
 from service.bodies import Encoded
+from service.decoders import Decoders
 from service.mailbox import Mailbox, Promise
 from service.model_metrics import ModelMetrics
-from service.problems import DecodingError, NotReadyError, QueueFullError
+from service.problems import NotReadyError, QueueFullError
 from service.settings import Settings
 from service.tracing.record import Record
 
@@ -60,7 +60,7 @@ class Pipeline:
         self._settings = settings
         engine = scorer.classifier.engine
         # Lanes that have a core each decode for themselves: more threads would only push each other off the cores.
-        self._pool = None if engine.lanes > 1 else ThreadPoolExecutor(settings.decode_workers, "decode")
+        self._decoders = None if engine.lanes > 1 else Decoders(settings.decode_workers)
         self._batcher = Batcher(
             scorer.score,
             scorer.classifier.preprocess.crop,
@@ -84,8 +84,8 @@ class Pipeline:
         finally:
             self.drain()
             await aside(partial(self._batcher.stop, timeout_s=STOP_S))
-            if self._pool is not None:
-                self._pool.shutdown(wait=False, cancel_futures=True)
+            if self._decoders is not None:
+                self._decoders.stop()
 
     def drain(self) -> None:
         """Take no more work; what has been admitted is finished."""
@@ -135,8 +135,8 @@ class Pipeline:
         if self.admitted + count > self._settings.queue_capacity:
             raise self._queue_full(f"{count} more do not fit into {self._settings.queue_capacity}")
         within_s = deadline - time.monotonic()
-        if self._would_be_late(count, within_s):
-            raise self._queue_full(f"{count} more would not be done within {within_s:.3g} s")
+        if self._would_be_late(count, WAIT_SHARE * within_s):
+            raise self._queue_full(f"{max(count, 1)} more would not be done within {within_s:.3g} s")
         self.admitted += count
         try:
             yield
@@ -165,38 +165,33 @@ class Pipeline:
         except asyncio.CancelledError:
             for each in begun:
                 if isinstance(each, Promise):
-                    each.future.cancel()
-                    self._batcher.withdraw(each)
+                    self._withdraw(each)
             raise
 
     def _begin(self, read: Read, every: bool) -> Promise:
         promise = Promise(self._mailbox)
-        if self._pool is None:
-            self._submit(read, promise, every)
+        if self._decoders is None:
+            self._submit(promise, every, read)
         else:
-            self._pool.submit(self._decode_ahead, read, promise, every, time.monotonic())
+            self._decoders.submit(read, promise, partial(self._submit_pixels, promise, every))
         return promise
+
+    def _withdraw(self, promise: Promise) -> None:
+        promise.future.cancel()
+        self._batcher.withdraw(promise)
+        if self._decoders is not None:
+            self._decoders.withdraw(promise)
 
     def _read(self, image: Encoded) -> Pixels:
         if isinstance(image, LineOodError):
             raise image
         return self.scorer.classifier.preprocess.read(image, max_pixels=self._settings.max_pixels)
 
-    def _decode_ahead(self, read: Read, promise: Promise, every: bool, received_at: float) -> None:
-        """In a thread of the pool: decode and queue, without a way back through the event loop."""
-        if not promise.claim():  # nobody waits for it any more
-            return
-        try:
-            pixels = read()
-        except LineOodError as error:
-            promise.settle(error)
-        except Exception:
-            log.exception("decoding an image failed")
-            promise.settle(DecodingError("the server failed to decode this image"))
-        else:
-            self._submit(lambda: pixels, promise, every, decode_s=time.monotonic() - received_at)
+    def _submit_pixels(self, promise: Promise, every: bool, pixels: Pixels, decode_s: float) -> None:
+        """From the thread that decoded, without a way back through the event loop."""
+        self._submit(promise, every, lambda: pixels, decode_s)
 
-    def _submit(self, read: Read, promise: Promise, every: bool, *, decode_s: float = 0) -> None:
+    def _submit(self, promise: Promise, every: bool, read: Read, decode_s: float = 0) -> None:
         try:
             self._batcher.submit(read, promise, decode_s=decode_s, every=every)
         except NotReadyError as error:
@@ -219,21 +214,27 @@ class Pipeline:
         """Whether what is before the last of so many images takes so long that their time would be over.
 
         Otherwise a queue that is longer than that serves nobody: each image is scored just after its time. Who comes
-        into the next pass is let in, for that one may be faster than the last, and tells so.
+        into the next pass is let in, for that one may be faster than the last, and tells so. With 0, only what decoding
+        takes is asked: the images whose bodies came meanwhile are known to it now.
         """
+        if self._decoding_s(max(count, 1)) > within_s:
+            return True
         if not count or self.admitted < self._at_a_time:
             return False
         passes = (self.admitted + count - 1) // self._at_a_time + 1
-        if passes * self._batcher.last_pass_s <= WAIT_SHARE * within_s:
+        if passes * self._batcher.last_pass_s <= within_s:
             return False
         return bool(self.depth or self._batcher.busy_s())  # else what has been admitted is still being sent
+
+    def _decoding_s(self, count: int) -> float:
+        return 0 if self._decoders is None else self._decoders.wait_s(count)
 
     @property
     def _at_a_time(self) -> int:
         return self._batcher.max_batch * self.scorer.classifier.engine.lanes
 
     def _queue_full(self, why: str) -> QueueFullError:
-        wait_s = self.admitted / self._at_a_time * self._batcher.last_pass_s
+        wait_s = max(self.admitted / self._at_a_time * self._batcher.last_pass_s, self._decoding_s(0))
         return QueueFullError(
             f"{self.admitted} images are waiting, {why}",
             retry_after_s=max(math.ceil(min(wait_s, self._settings.timeout_s)), 1),  # nobody waits longer than that

@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,38 +17,20 @@ import httpx
 import pytest
 import torch
 from PIL import Image
-from prometheus_client.parser import text_string_to_metric_families
 
 from scoring.preprocess import Preprocess
 from scoring.scorer import Scorer
 from service.app import create_app
 from service.pipeline import State
 from service.settings import Settings
+from tests.metrics import sample
 from tests.service.conftest import LiveApp, encode, live, only
 from tests.service.test_routes import check_problem
+from tests.waiting import until
 
 JPEG = {"Content-Type": "image/jpeg"}
 WAIT_S = 20
 SLOW_S = 0.6  # of a pass
-
-
-def sample(url: str, name: str, **labels: str) -> float:
-    """The value of one metric, over the labels that are not named; 0 where it has not been counted yet."""
-    families = text_string_to_metric_families(httpx.get(f"{url}/metrics").text)
-    values = [
-        each.value
-        for family in families
-        for each in family.samples
-        if each.name == name and labels.items() <= each.labels.items()
-    ]
-    return sum(values)
-
-
-def until(condition) -> None:
-    end = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < end, "it never came true"
-        time.sleep(0.005)
 
 
 def post(url: str, headers: dict[str, str] | None = None, seed: int = 0) -> httpx.Response:
@@ -293,6 +276,27 @@ def test_a_server_that_cannot_decode_says_so_of_that_image_alone(scorer, start, 
     check_problem(httpx.post(f"{app.url}/v1/predict", content=white_image(), headers=JPEG), 500, "decoding_failed")
     assert "147 MB" in caplog.text
     assert sample(app.url, "line_ood_image_errors_total", reason="decoding_failed") == 2
+
+
+def test_who_could_not_be_decoded_in_time_is_refused(scorer, start, pool):
+    """Where decoding and not the network holds up: 429 for them, answers for who is admitted, 504 for nobody."""
+
+    class Laborious(Preprocess):
+        def read(self, data, *, max_pixels):
+            time.sleep(0.2)
+            return super().read(data, max_pixels=max_pixels)
+
+    scorer.classifier.preprocess = Laborious(**scorer.classifier.preprocess.model_dump())
+    app = start(scorer, decode_workers=1, timeout_s=2)
+    assert post(app.url).status_code == 200  # and the server knows how long an image takes
+    answers = [answer.result() for answer in [pool.submit(post, app.url, seed=seed) for seed in range(16)]]
+    tally = Counter(answer.status_code for answer in answers)
+    assert tally.keys() == {200, 429}, tally
+    assert 4 <= tally[200] <= 8, tally  # three quarters of the two seconds hold seven
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert "would not be done within" in check_problem(refused, 429, "queue_full")["detail"]
+    assert int(refused.headers["retry-after"]) in (1, 2)
+    assert post(app.url).status_code == 200
 
 
 def test_health_tells_of_a_dead_inference_thread(tiny_artifact, start, caplog):
