@@ -23,6 +23,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from scoring.arrays import UPRIGHT
 from scoring.errors import TooManyPixelsError, UndecodableError, UnsupportedFormatError
+from scoring.scans import MAX_SCANS, has_too_many_scans
 
 MAX_PIXELS = 50_000_000
 ACCEPTED_FORMATS = ("JPEG", "PNG", "WebP", "BMP")
@@ -49,7 +50,7 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
     Raises:
         UnsupportedFormatError: the signature is none of `ACCEPTED_FORMATS`.
         TooManyPixelsError: the header declares more than `max_pixels`.
-        UndecodableError: the header is broken.
+        UndecodableError: the header is broken, or decoding would take for ever.
     """
     if not data:
         raise UndecodableError("the image is empty: 0 bytes")
@@ -61,6 +62,8 @@ def open_image(data: bytes, max_pixels: int = MAX_PIXELS) -> ImageFile:
     width, height = image.size
     if width * height > max_pixels:
         raise TooManyPixelsError(f"the image has {width}x{height} pixels, at most {max_pixels} are accepted")
+    if isinstance(image, JpegImageFile) and has_too_many_scans(data):
+        raise UndecodableError(f"the image is a JPEG of too many scans, at most {MAX_SCANS} are decoded")
     return image
 
 

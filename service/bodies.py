@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from fastapi import Request
 from pydantic import ValidationError
+from python_multipart.multipart import parse_options_header
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -18,6 +19,8 @@ from service.schemas import Instances
 Encoded = bytes | LineOodError  # an image, or why there is none: it fails alone
 
 MAX_MARKS = 10_000  # commas and opening brackets in JSON; a request with a thousand images has some two thousand
+
+CHARSETS = ("utf-8", "us-ascii", "iso-8859-1")  # of the names of parts, which nobody reads
 
 FORMS = "image/*, application/octet-stream, multipart/form-data or application/json"
 
@@ -136,9 +139,18 @@ class _MemoryParser(MultiPartParser):
         return form
 
 
+def _check_charset(request: Request) -> None:
+    """Refuse a charset before it is looked up: Python would remember every name for ever, and look for a module."""
+    _, options = parse_options_header(request.headers["content-type"])
+    charset = options.get(b"charset", b"utf-8").decode("latin-1").lower()
+    if charset not in CHARSETS:
+        raise MalformedRequestError(f"multipart/form-data: charset {charset[:40]!r}: wanted {', '.join(CHARSETS)}")
+
+
 async def _read_multipart(
     request: Request, stream: AsyncGenerator[bytes, None], max_bytes: int, max_images: int
 ) -> Sequence[Encoded]:
+    _check_charset(request)
     # One file more than allowed, so that too many of them are told from a malformed body.
     parser = _MemoryParser(request, stream, max_bytes, max_images + 1)
     try:
@@ -147,8 +159,6 @@ async def _read_multipart(
         if "Too many files" in error.message:
             raise TooLargeError(f"the request has more than {max_images} images") from error
         raise MalformedRequestError(f"multipart/form-data: {error.message}") from error
-    except UnicodeError as error:
-        raise MalformedRequestError("multipart/form-data: its text is not of the charset that it names") from error
     try:
         images = [present(await value.read()) for _, value in form.multi_items() if isinstance(value, UploadFile)]
     finally:

@@ -87,8 +87,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._phase = Phase.IDLE
         self._since = self.loop.time()
         self._unsent_since: float | None = None
-        self._has_begun = False  # this chunk begins a request
-        self._header_bytes = 0
+        self._is_mixed = False  # these bytes hold other things, too, than what is counted
+        self._counted = 0  # bytes of headers, or of what frames a chunked body, that have not come to their end
         self._is_surplus = False
         self._is_deaf = False  # what still comes is thrown away
         self._refusal: ServiceError | None = None
@@ -107,24 +107,35 @@ class BoundedProtocol(HttpToolsProtocol):
             self.app_state = self.app_state | {"is_surplus": True}
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and count what it has of headers that are not complete."""
+        """Feed the parser, and count what it has of headers, and of what follows a body, that is not complete."""
         if self._is_deaf:
             return
         super().data_received(data)
-        if self._phase in (Phase.BODY, Phase.NOTHING) or self._is_deaf:
+        if self._phase is Phase.NOTHING or self._is_deaf:
             return
-        if self._has_begun:  # some of it belonged to the request before
-            self._has_begun = False
+        if self._is_mixed:
+            self._is_mixed = False
             return
-        self._header_bytes += len(data)
-        if self._header_bytes > MAX_HEADER_BYTES:
-            self._refuse(HeadersTooLargeError(f"the headers have more than {MAX_HEADER_BYTES} bytes"))
+        self._counted += len(data)
+        if self._counted > MAX_HEADER_BYTES:
+            what = "trailers" if self._phase is Phase.BODY else "headers"
+            self._refuse(HeadersTooLargeError(f"the {what} have more than {MAX_HEADER_BYTES} bytes"))
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
         super().on_message_begin()
         self._phase, self._since = Phase.HEADERS, self.loop.time()
-        self._has_begun, self._header_bytes = True, 0
+        self._count_anew()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; one that follows the body is nobody's, and uvicorn would keep it with the others, of any number."""
+        if self._phase is Phase.HEADERS:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        super().on_body(body)
+        self._count_anew()
 
     def on_headers_complete(self) -> None:
         """Begin to answer."""
@@ -140,6 +151,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_surplus:
             self.cycle.keep_alive = False
         self._phase, self._since = Phase.BODY, self.loop.time()
+        self._count_anew()
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
@@ -179,6 +191,9 @@ class BoundedProtocol(HttpToolsProtocol):
         super().shutdown()
         if self.transport.is_closing():
             self._wire.close()
+
+    def _count_anew(self) -> None:
+        self._is_mixed, self._counted = True, 0
 
     def _is_answered(self) -> bool:
         return self.cycle is not None and self.cycle.response_complete

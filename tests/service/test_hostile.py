@@ -17,6 +17,7 @@ import pytest
 from scoring.scorer import Scorer
 from service.bodies import MAX_MARKS
 from service.settings import Settings
+from tests.scoring.test_scans import with_scans
 from tests.service.conftest import GatedScorer, LiveApp, encode
 
 SECRET = "/etc/line-ood-secret"
@@ -140,6 +141,15 @@ def test_the_documentation_needs_no_internet(client: httpx.Client):
     assert '"validatorUrl": "none"' in page
     assert client.get("/openapi.json").json()["paths"]["/v1/predict"]
     assert client.get("/redoc").status_code == 404
+
+
+def test_a_jpeg_that_would_take_hours(client):
+    """Scans by the thousand, each over all pixels for a dozen bytes, are refused unseen, alone and among others."""
+    bomb = with_scans(100_000)
+    alone = client.post("/v1/predict", content=bomb, headers={"Content-Type": "image/jpeg"})
+    assert (alone.status_code, alone.json()["code"]) == (422, "undecodable_image")
+    several = client.post("/v1/predict", files=[("f", bomb), ("f", encode())])
+    assert [result.get("error", {}).get("status", 200) for result in several.json()["results"]] == [422, 200]
 
 
 class TestBodies:

@@ -25,6 +25,7 @@ from tests.waiting import until
 
 SOON_S = 2.5  # the times below are looked at once a second
 GET = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+CHUNKED = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -194,8 +195,19 @@ class TestSize:
             answer, _ = talk(running.url, head + b"Connection: close\r\n\r\n")
             assert status_of(answer) == 200
 
-    @pytest.mark.parametrize("begin", [b"GET /", GET + b"X: ", GET + b"X"], ids=["address", "value", "name"])
-    def test_endless_headers_end(self, running, begin):
+    @pytest.mark.parametrize(
+        ("begin", "more"),
+        [
+            (b"GET /", b"x"),
+            (GET + b"X: ", b"x"),
+            (GET + b"X", b"x"),
+            (CHUNKED + b"0\r\n", b"a:b\r\n"),
+            (CHUNKED + b"0\r\nX: ", b"x"),
+            (CHUNKED + b"4\r\nabcd\r\n4;", b"x"),
+        ],
+        ids=["address", "value", "name", "trailers", "trailer", "extension of a chunk"],
+    )
+    def test_endless_headers_end(self, running, begin, more):
         """They are not collected until memory is full: soon after the bound the client is told, and cut off."""
         before = sample(running.url, "line_ood_refused_requests_total", reason="headers_too_large")
         with closing(connect(running.url)) as connection:
@@ -203,9 +215,18 @@ class TestSize:
             started = time.monotonic()
             with pytest.raises((ConnectionResetError, BrokenPipeError)):
                 while time.monotonic() - started < 10:
-                    connection.sendall(b"x" * 65536)
+                    connection.sendall(more * (65536 // len(more)))
         assert time.monotonic() - started < LINGER_S + 1
         assert sample(running.url, "line_ood_refused_requests_total", reason="headers_too_large") == before + 1
+
+    def test_trailers_are_nobodys(self, running):
+        """A chunked body may be followed by some; they are no headers of the request, which is answered."""
+        body = b"".join([b"%x\r\n%s\r\n" % (len(part), part) for part in (encode()[:100], encode()[100:])])
+        trailers = b"X-Request-ID: mine\r\n" * 3
+        head = CHUNKED.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        answer, _ = talk(running.url, head + body + b"0\r\n" + trailers + b"\r\n")
+        assert status_of(answer) == 200
+        assert b"mine" not in answer
 
 
 class TestFraming:
