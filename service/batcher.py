@@ -126,7 +126,7 @@ class Batcher:
         self._score = score
         self._observer = observer
         self.max_batch = max_batch
-        self.last_pass_s = 0.0  # of one batch, with the time to read it where lanes do that
+        self.last_pass_s = 0.0  # of one batch, image by image if need be, and with the time to read it where lanes do
         self._max_delay_s = max_delay_s
         self._lanes = lanes
         self._turn = threading.Lock()  # one thread at a time waits for images
@@ -230,7 +230,9 @@ class Batcher:
                     entries, pixels = _read(entries, buffer)
                     lanes = lanes or self._wait_for_lane()
                     if entries:
+                        started = time.monotonic()
                         self._answer(entries, pixels, alone=lanes == self._lanes)
+                        self.last_pass_s = entries[0].read_s + time.monotonic() - started
                 finally:
                     self._vacate(lanes)
         except BaseException:
@@ -314,7 +316,6 @@ class Batcher:
             self._answer_one_by_one(entries, pixels, alone, error)
             return
         seconds = time.monotonic() - started
-        self.last_pass_s = entries[0].read_s + seconds
         self._observer.batch_scored(len(entries), seconds)
         for entry, score in zip(entries, scores, strict=True):
             if score.is_finite:

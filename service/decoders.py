@@ -28,7 +28,8 @@ class Decoders:
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, "decode")
         self._count = count
-        self._undecoded: set[Promise] = set()  # threads discard: that is one step, as adding is
+        self._waiting: set[Promise] = set()  # all threads change them: to add and to discard are one step each
+        self._begun: set[Promise] = set()
         self.mean_s = 0.0  # an image, in a thread, lately; 0 before the first
 
     def submit(self, read: Read, promise: Promise, deliver: Callable[[Pixels, float], None]) -> None:
@@ -39,19 +40,19 @@ class Decoders:
             promise: settled here where there is none.
             deliver: takes the image otherwise, in the thread, and how long it took since now, in seconds.
         """
-        self._undecoded.add(promise)
+        self._waiting.add(promise)
         self._pool.submit(self._decode, read, promise, deliver, time.monotonic())
 
     def withdraw(self, promise: Promise) -> None:
-        """Nobody waits for this image any more: it delays nobody."""
-        self._undecoded.discard(promise)
+        """Nobody waits for this image any more: it delays nobody, unless it is being decoded, which has no stop."""
+        self._waiting.discard(promise)
 
     def wait_s(self, count: int) -> float:
         """How long the last of so many more images would wait and be decoded, going by the latest; in seconds.
 
         0 where a thread is free: what it gets may be quicker than what came before, and tells so.
         """
-        before = len(self._undecoded)
+        before = len(self._waiting) + len(self._begun)
         return (before + count) / self._count * self.mean_s if before >= self._count else 0
 
     def stop(self) -> None:
@@ -64,6 +65,8 @@ class Decoders:
         if not promise.claim():  # nobody waits for it any more
             return
         started = time.monotonic()
+        self._begun.add(promise)
+        self._waiting.discard(promise)
         try:
             pixels = read()
         except LineOodError as error:
@@ -74,6 +77,6 @@ class Decoders:
         else:
             deliver(pixels, time.monotonic() - received_at)
         finally:
-            self._undecoded.discard(promise)
+            self._begun.discard(promise)
             seconds = time.monotonic() - started
             self.mean_s += (NEWS if self.mean_s else 1) * (seconds - self.mean_s)

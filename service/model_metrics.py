@@ -116,17 +116,32 @@ class ModelFamilies:
         self.queue_capacity = Gauge(
             "line_ood_queue_capacity", "Images that may be admitted.", ["model"], registry=registry
         )
+        self.queue_used = Gauge(
+            "line_ood_queue_used_ratio",
+            "Of the room for images, or of the time that they may wait, what is taken; above 1 requests are refused.",
+            ["model"],
+            registry=registry,
+        )
         self.info = Gauge(
             "line_ood_artifact_info", "What is served.", ["artifact_id", "model", "method"], registry=registry
         )
         self.scores = CurrentScores()
         registry.register(self.scores)
 
-    def watch(self, model: str, *, capacity: int, depth: Callable[[], int], admitted: Callable[[], int]) -> None:
+    def watch(
+        self,
+        model: str,
+        *,
+        capacity: int,
+        depth: Callable[[], int],
+        admitted: Callable[[], int],
+        used: Callable[[], float],
+    ) -> None:
         """Ask for these numbers at each scrape, instead of being told of each change."""
         self.queue_capacity.labels(model).set(capacity)
         self.queue_depth.labels(model).set_function(depth)
         self.admitted.labels(model).set_function(admitted)
+        self.queue_used.labels(model).set_function(used)
 
 
 class ModelMetrics:

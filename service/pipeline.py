@@ -57,6 +57,7 @@ class Pipeline:
         self.metrics = metrics
         self.state = State.STARTING
         self.admitted = 0
+        self._arrived = 0  # of them, images whose bodies are here
         self._settings = settings
         engine = scorer.classifier.engine
         # Lanes that have a core each decode for themselves: more threads would only push each other off the cores.
@@ -101,6 +102,12 @@ class Pipeline:
         return self._batcher.depth
 
     @property
+    def used(self) -> float:
+        """The share of the queue's room, or of the time that an image may wait, that is taken, whichever is more."""
+        wait_s = WAIT_SHARE * self._settings.timeout_s
+        return max(self.admitted / self._settings.queue_capacity, self._wait_s(1) / wait_s)
+
+    @property
     def is_alive(self) -> bool:
         """Whether images can still be scored by this process: its threads run, and no forward pass hangs."""
         return self._batcher.is_alive and self._batcher.busy_s() < STUCK_TIMEOUTS * self._settings.timeout_s
@@ -134,9 +141,9 @@ class Pipeline:
         """
         if self.admitted + count > self._settings.queue_capacity:
             raise self._queue_full(f"{count} more do not fit into {self._settings.queue_capacity}")
-        within_s = deadline - time.monotonic()
-        if self._would_be_late(count, WAIT_SHARE * within_s):
-            raise self._queue_full(f"{max(count, 1)} more would not be done within {within_s:.3g} s")
+        within_s, more = deadline - time.monotonic(), max(count, 1)
+        if self._wait_s(more) > WAIT_SHARE * within_s:
+            raise self._queue_full(f"{more} more would not be done within {within_s:.3g} s")
         self.admitted += count
         try:
             yield
@@ -156,6 +163,7 @@ class Pipeline:
         reads: Sequence[Read] = [partial(self._read, image) for image in images]
         if record is not None:
             reads = record.watch(reads)
+        self._arrived += len(images)
         begun = [
             image if isinstance(image, LineOodError) else self._begin(read, every)
             for image, read in zip(images, reads, strict=True)
@@ -167,6 +175,8 @@ class Pipeline:
                 if isinstance(each, Promise):
                     self._withdraw(each)
             raise
+        finally:
+            self._arrived -= len(images)
 
     def _begin(self, read: Read, every: bool) -> Promise:
         promise = Promise(self._mailbox)
@@ -210,32 +220,23 @@ class Pipeline:
                 raise outcome
         log.info("warmed up with batches of up to %d, will score up to %d at a time", len(images), useful)
 
-    def _would_be_late(self, count: int, within_s: float) -> bool:
-        """Whether what is before the last of so many images takes so long that their time would be over.
+    def _wait_s(self, count: int) -> float:
+        """How long the last of so many more images would wait and be scored, going by the latest passes; in seconds.
 
-        Otherwise a queue that is longer than that serves nobody: each image is scored just after its time. Who comes
-        into the next pass is let in, for that one may be faster than the last, and tells so. With 0, only what decoding
-        takes is asked: the images whose bodies came meanwhile are known to it now.
+        A queue that takes longer than its images have serves nobody: each is scored just after its time. Bodies that
+        are still being sent do not count: they may never come. 0 for who comes into the next pass, which may be faster
+        than the last, and tells so.
         """
-        if self._decoding_s(max(count, 1)) > within_s:
-            return True
-        if not count or self.admitted < self._at_a_time:
-            return False
-        passes = (self.admitted + count - 1) // self._at_a_time + 1
-        if passes * self._batcher.last_pass_s <= within_s:
-            return False
-        return bool(self.depth or self._batcher.busy_s())  # else what has been admitted is still being sent
-
-    def _decoding_s(self, count: int) -> float:
-        return 0 if self._decoders is None else self._decoders.wait_s(count)
+        decoding_s = self._decoders.wait_s(count) if self._decoders is not None else 0
+        if self._arrived < self._at_a_time:
+            return decoding_s
+        passes = math.ceil((self._arrived + count) / self._at_a_time)
+        return max(decoding_s, passes * self._batcher.last_pass_s)
 
     @property
     def _at_a_time(self) -> int:
         return self._batcher.max_batch * self.scorer.classifier.engine.lanes
 
     def _queue_full(self, why: str) -> QueueFullError:
-        wait_s = max(self.admitted / self._at_a_time * self._batcher.last_pass_s, self._decoding_s(0))
-        return QueueFullError(
-            f"{self.admitted} images are waiting, {why}",
-            retry_after_s=max(math.ceil(min(wait_s, self._settings.timeout_s)), 1),  # nobody waits longer than that
-        )
+        wait_s = min(self._wait_s(0), self._settings.timeout_s)  # nobody waits longer than that
+        return QueueFullError(f"{self.admitted} images are waiting, {why}", retry_after_s=max(math.ceil(wait_s), 1))

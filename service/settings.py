@@ -5,7 +5,6 @@ The one owner of names, defaults and descriptions: flags and the README's table 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -21,6 +20,7 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from scoring.cores import usable_cores
 from scoring.embedded import ARTIFACT
 from scoring.images import MAX_PIXELS
 from service.schemas import MAX_INSTANCES
@@ -84,8 +84,8 @@ class Settings(BaseSettings):
         MAX_PIXELS
     )
     decode_workers: Annotated[
-        PositiveInt, Field(description="Threads that decode, by default one a core; openvino has none.")
-    ] = os.cpu_count() or 1
+        PositiveInt, Field(description="Threads that decode, by default one a core; openvino on several has none.")
+    ] = usable_cores()
     drain_s: Annotated[
         PositiveFloat,
         Field(ge=3, description="Time from SIGTERM to the end, at most; docker stop allows 10."),

@@ -19,6 +19,7 @@ from service.problems import DecodingError, ImageInferenceError, InferenceError,
 from tests.waiting import until
 
 SIZE = (2, 2)
+TAKES_S = 0.03
 WAIT_S = 20
 
 
@@ -157,6 +158,25 @@ def test_an_idle_device_does_not_wait(make, counts):
     """Without a delay a single image is scored at once, alone."""
     assert score_of(submit(make(max_batch=32), image(5))) == 5
     assert counts.scored == [1]
+
+
+def test_a_batch_that_was_split_took_all_its_passes(make, device):
+    """What the next ones are expected to take is the time of the whole batch, not that of its last image alone."""
+
+    def score(pixels: torch.Tensor, *, alone: bool, every: bool) -> list[ImageScore]:
+        time.sleep(TAKES_S)
+        if len(pixels) > 1:
+            raise RuntimeError("out of memory")
+        return device.score(pixels, alone=alone, every=every)
+
+    batcher = make(max_batch=8)
+    batcher._score = score
+    occupy(batcher, device)
+    answers = [submit(batcher, image(n)) for n in range(4)]
+    device.open.set()
+    assert [score_of(answer) for answer in answers] == [0, 1, 2, 3]
+    until(lambda: batcher.last_pass_s >= 5 * TAKES_S)
+    assert batcher.last_pass_s < 50 * TAKES_S
 
 
 def test_late_arrivals_join_while_the_device_works(make, device):

@@ -57,6 +57,7 @@ def test_a_full_queue_refuses_at_once(start, gated, pool):
     app = start(gated, queue_capacity=4, max_images=4)
     answers = [busy(app, gated, pool)] + [pool.submit(post, app.url) for _ in range(3)]
     until(lambda: sample(app.url, "line_ood_admitted_images") == 4)
+    assert sample(app.url, "line_ood_queue_used_ratio") == 1
     refused = post(app.url)
     check_problem(refused, 429, "queue_full")
     assert int(refused.headers["retry-after"]) >= 1
@@ -65,6 +66,7 @@ def test_a_full_queue_refuses_at_once(start, gated, pool):
     assert post(app.url).status_code == 200
     assert sample(app.url, "line_ood_refused_requests_total", reason="queue_full") == 1
     assert sample(app.url, "line_ood_queue_capacity") == 4
+    assert sample(app.url, "line_ood_queue_used_ratio") == 0
 
 
 @pytest.fixture
@@ -86,6 +88,11 @@ def slow(stalled, gated, pool) -> Iterator[LiveApp]:
     yield stalled
     gated.gate.set()
     assert [answer.result().status_code for answer in waiting] == [200] * 2
+
+
+def test_time_fills_the_queue_as_images_do(slow):
+    """Two passes of three quarters of ten seconds are more of it than two images of 512: the alert goes by that."""
+    assert 2 * SLOW_S / 7.5 < sample(slow.url, "line_ood_queue_used_ratio") < 1
 
 
 def test_who_could_not_be_answered_in_time_is_refused(slow, gated, pool):
@@ -115,15 +122,52 @@ def test_a_slow_pass_is_forgotten(slow, gated):
     assert httpx.post(f"{slow.url}/v1/predict", files=files, timeout=WAIT_S).status_code == 200
 
 
-def test_bodies_that_never_end_keep_nobody_out(stalled):
-    """They hold room, but no device: the next image is let in, however slow the last pass was."""
+@pytest.fixture
+def unfinished(stalled) -> Iterator[None]:
+    """Four requests to it whose bodies never come."""
     head = b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 100\r\n\r\n"
     with ExitStack() as stack:
         for _ in range(4):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", int(stalled.url.rpartition(":")[2]))))
             client.sendall(head)
         until(lambda: sample(stalled.url, "line_ood_admitted_images") == 4)
-        assert post(stalled.url, {"X-Request-Timeout-Ms": "2000"}).status_code == 200
+        yield
+
+
+HURRIED = {"X-Request-Timeout-Ms": "2000"}
+
+
+@pytest.mark.usefixtures("unfinished")
+def test_bodies_that_never_end_keep_nobody_out(stalled):
+    """They hold room, but no device: the next image is let in, however slow the last pass was."""
+    assert post(stalled.url, HURRIED).status_code == 200
+
+
+@pytest.mark.usefixtures("unfinished")
+def test_nor_where_the_device_is_busy(stalled, gated, pool):
+    """Who comes into the next pass is let in, whatever else is being sent."""
+    answers = [busy(stalled, gated, pool), pool.submit(post, stalled.url, HURRIED)]
+    until(lambda: sample(stalled.url, "line_ood_queue_depth") == 1)
+    gated.gate.set()
+    assert [answer.result().status_code for answer in answers] == [200] * 2
+
+
+def test_a_body_that_finds_others_before_it(stalled, gated, pool):
+    """Who was let in while the server was idle, and whose body then comes too late to be scored in time, is told so."""
+    head = (
+        f"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(encode())}\r\n"
+        "X-Request-Timeout-Ms: 3000\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", int(stalled.url.rpartition(":")[2]))) as client:
+        client.sendall(head.encode())
+        until(lambda: sample(stalled.url, "line_ood_admitted_images") == 1)
+        before = [busy(stalled, gated, pool), *[pool.submit(post, stalled.url) for _ in range(6)]]
+        until(lambda: sample(stalled.url, "line_ood_admitted_images") == 8)
+        until(lambda: sample(stalled.url, "line_ood_queue_depth") == 4)  # two more are prepared for the next pass
+        client.sendall(encode())
+        assert client.recv(65536).startswith(b"HTTP/1.1 429 ")
+    gated.gate.set()
+    assert [answer.result().status_code for answer in before] == [200] * 7
 
 
 def test_passes_hold_as_many_images_as_the_warm_up_has_found_useful(start, gated, pool, monkeypatch):
