@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.absent import absent
 from tests.chaos.conftest import ENVIRONMENT
 from tests.chaos.figures import record
 from tests.chaos.scale import SCALE
@@ -31,7 +32,7 @@ YEARS = {"+3650d": 10, "-9000d": -25}
 def faketime() -> str:
     found = [str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")]
     if not found:
-        pytest.skip("libfaketime is missing: scripts/install-test-tools installs it where it may")
+        absent("libfaketime is missing: scripts/install-test-tools installs it where it may")
     return found[0]
 
 

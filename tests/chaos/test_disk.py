@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.absent import absent
 from tests.chaos.conftest import ENVIRONMENT
 from tests.chaos.figures import record
 from tests.chaos.scale import SCALE
@@ -33,7 +34,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
     mount = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
     done = subprocess.run(mount, capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"a small disk needs root, and the right to mount: {done.stderr.strip()}")
+        absent(f"a small disk needs root, and the right to mount: {done.stderr.strip()}")
     try:
         yield folder
     finally:

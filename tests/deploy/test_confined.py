@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from scoring.embedded import SAMPLE
+from tests.absent import absent
 from tests.processes import COMMAND, START_S
 
 ROOT = Path(__file__).parents[2]
@@ -70,7 +71,10 @@ def can_confine() -> bool:
     return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
 
 
-pytestmark = pytest.mark.skipif(not can_confine(), reason="needs root, unshare and setpriv")
+@pytest.fixture(scope="module", autouse=True)
+def needs() -> None:
+    if not can_confine():
+        absent("needs root, unshare and setpriv")
 
 
 @contextmanager

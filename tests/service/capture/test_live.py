@@ -20,6 +20,7 @@ from scoring.errors import LineOodError
 from scoring.scorer import Scorer
 from service.app import create_app
 from service.settings import Settings
+from tests.absent import absent
 from tests.metrics import samples
 from tests.service.capture.making import side_files
 from tests.service.conftest import LiveApp, encode, live, only
@@ -124,7 +125,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder.mkdir()
     options = ["-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     if subprocess.run(["mount", *options], capture_output=True, check=False).returncode:
-        pytest.skip("no file system may be mounted here")
+        absent("no file system may be mounted here")
     yield folder
     subprocess.run(["umount", folder], check=True)
 
