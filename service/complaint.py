@@ -26,7 +26,7 @@ class Complaint:
         self._untold = 0
         self._count = 0
 
-    def tell(self, error: Exception | None = None) -> None:
+    def tell(self, error: BaseException | None = None) -> None:
         """It has happened."""
         self._untold += 1
         self._count += 1

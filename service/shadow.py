@@ -26,6 +26,7 @@ from service.aside import aside
 from service.batcher import Answer, Outcome
 from service.bodies import Encoded
 from service.comparison import Comparison, Judge, Verdict
+from service.complaint import Complaint
 from service.loads import Load
 from service.problems import ImageInferenceError, NotReadyError
 from service.release import references, release
@@ -78,6 +79,7 @@ class Shadow:
         self._waiting: deque[Answered] = deque()
         self._bytes = 0
         self._is_stopping = False
+        self._failing = Complaint(log, f"the shadow of {source.name} fails on images")
         self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
         self._version = _prepare(scorer)
         self._follows = False  # until it does, nobody offers anything
@@ -200,9 +202,10 @@ class Shadow:
             answered, version, comparison = taken
             try:
                 comparison.count(answered.verdict, self._judge(version, answered.image))
-            except Exception as error:  # it answers nobody: whatever it does, the server goes on
+                self._failing.end()
+            except BaseException as error:  # it answers nobody: whatever a network's own code raises, this goes on
                 comparison.pass_over("failed")
-                log.warning("the shadow of %s fails on an image: %s", self.source.name, error)
+                self._failing.tell(error)
             del taken, answered, version, comparison  # a version that is replaced is not kept by who waits here
 
     def _take(self) -> tuple[Answered, _Version, Comparison] | None:

@@ -78,17 +78,18 @@ class Versions:
         self._tasks: set[asyncio.Task[None]] = set()
         self.served = self._prepare(loaded.scorer)
         self.served.pipeline.metrics.expose()
-        self._follow()
+        self._follow(self.served)
         metrics.of_models.watch(
             self.source.name,
             capacity=settings.queue_capacity,
             depth=lambda: sum(pipeline.depth for pipeline in self.pipelines),
             admitted=lambda: sum(pipeline.admitted for pipeline in self.pipelines),
+            used=lambda: self.served.pipeline.used,
         )
 
     @property
     def pipelines(self) -> list[Pipeline]:
-        """Of the version that answers, and of old ones that are not done."""
+        """Of the version that answers, of the next while it warms up, and of old ones that are not done."""
         return [each.pipeline for each in {self.served: None, **self._ends}]
 
     async def start(self) -> None:
@@ -118,7 +119,11 @@ class Versions:
         if old.pipeline.state is State.DRAINING:
             await self._end(served)
             raise NotReadyError("the server is draining")
-        self._switch(old, served)
+        try:
+            self._switch(old, served)
+        except Exception:
+            await self._end(served)
+            raise
         return Load("switched", served.artifact_id, old.artifact_id)
 
     def _load(self) -> Served:
@@ -132,28 +137,35 @@ class Versions:
         return Served(self.source.name, scorer, Pipeline(scorer, self._settings, metrics), datetime.now(UTC))
 
     async def _begin(self, served: Served) -> None:
-        end = contextlib.AsyncExitStack()
-        await end.enter_async_context(served.pipeline.running())
-        self._ends[served] = end
+        end = self._ends[served] = contextlib.AsyncExitStack()  # its threads run from now on, whatever comes of it
+        try:
+            await end.enter_async_context(served.pipeline.running())
+        except BaseException:
+            self._forget_if_ended(served)
+            raise
 
     def _switch(self, old: Served, new: Served) -> None:
-        self.served = new  # from here on requests are the new one's
+        self._follow(new)
         new.pipeline.metrics.expose(old.pipeline.metrics)
-        self._follow()
+        self.served = new  # from here on requests are the new one's, and nothing can fail any more
         task = asyncio.create_task(self._retire(old))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _follow(self) -> None:
-        self._watch(self.source.name, self.served.scorer.artifact)
+    def _follow(self, served: Served) -> None:
+        self._watch(self.source.name, served.scorer.artifact)
         if self.shadow is not None:
-            self.shadow.follow(self.served.scorer)
+            self.shadow.follow(served.scorer)
 
     async def _end(self, served: Served) -> None:
         """End the threads of a version; one that does not end keeps its place, so that the process knows of it."""
-        await self._ends[served].aclose()
+        if served in self._ends:  # it may have ended by itself meanwhile: its warm-up was cancelled
+            await self._ends[served].aclose()
+            self._forget_if_ended(served)
+
+    def _forget_if_ended(self, served: Served) -> None:
         if served.pipeline.has_ended:
-            del self._ends[served]
+            self._ends.pop(served, None)
 
     async def _retire(self, old: Served) -> None:
         while old.pipeline.admitted:  # noqa: ASYNC110 - a number that every request changes; zero within a timeout

@@ -16,6 +16,7 @@ ROOMS = (
     "files",
     "types",
     "arrays",
+    "scans",
     "images",
     "preprocess",
     "spec",

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from service.capture.names import DIGITS, SIDE, SUFFIXES, parse_stem
 from service.capture.record import Reason, Record
 from service.capture.shelf import Kept, kept_of
-from service.capture.target import Target, TargetError
+from service.capture.target import Target, TargetError, tell
 
 AT_A_TIME = 512
 
@@ -50,11 +50,11 @@ def read_rows(
         since: not before.
 
     Raises:
-        TargetError: there is nothing at this URL.
+        TargetError: there is nothing at this URL, or it cannot be listed.
     """
     if not target.exists():
         raise TargetError(f"{target.shown}: there is nothing")
-    sizes = target.sizes()
+    sizes = _sizes(target)
     wanted = sorted(each.stem for each in kept_of(sizes) if SIDE in each.suffixes and _is_wanted(each, reasons, since))
     for start in range(0, len(wanted), AT_A_TIME):
         stems = wanted[start : start + AT_A_TIME]
@@ -62,6 +62,13 @@ def read_rows(
             if isinstance(content, FileNotFoundError):  # deleted since it was listed
                 continue
             yield _row(target, sizes, stem, content)
+
+
+def _sizes(target: Target) -> dict[str, int]:
+    try:
+        return target.sizes()
+    except Exception as error:  # each file system raises what it likes
+        raise TargetError(f"{target.shown}: cannot be listed: {tell(error)}") from error
 
 
 def _is_wanted(kept: Kept, reasons: Collection[Reason], since: datetime | None) -> bool:

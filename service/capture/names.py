@@ -20,7 +20,8 @@ SIDE = ".json"
 SUFFIXES = {"image/jpeg": ".jpg", "image/png": ".png", "image/webp": ".webp", "image/bmp": ".bmp"}
 DIGITS = 16  # of the digest: 64 bits
 
-_STEM = re.compile(rf"(\d{{4}}-\d\d-\d\d)/(\d{{8}}T\d{{6}}\.\d{{6}})Z-({'|'.join(REASONS)})-([0-9a-f]{{{DIGITS}}})")
+_DAY = re.compile(r"\d{4}-\d\d-\d\d")
+_STEM = re.compile(rf"({_DAY.pattern})/(\d{{8}}T\d{{6}}\.\d{{6}})Z-({'|'.join(REASONS)})-([0-9a-f]{{{DIGITS}}})")
 _FORM = "%Y%m%dT%H%M%S.%f"
 
 
@@ -50,6 +51,11 @@ def parse_stem(stem: str) -> Name | None:
     except ValueError:  # the 31st of February
         return None
     return Name(time, cast(Reason, reason), digest) if f"{time:%Y-%m-%d}" == day else None
+
+
+def is_day(folder: str) -> bool:
+    """Whether a folder below the target is called like one of ours."""
+    return _DAY.fullmatch(folder) is not None
 
 
 def split_path(path: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from scoring.errors import LineOodError
+from service.capture.names import is_day
 
 # Stores where nobody sees an object before its last byte has arrived, and where folders are no more than names.
 OBJECT_STORES = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "oss", "memory"})
@@ -61,7 +63,7 @@ class Target:
         try:
             fs, root = fsspec.url_to_fs(url)
         except Exception as error:  # each kind of URL is parsed by other code
-            raise TargetError(f"{self.shown}: {_tell(error)}") from error
+            raise TargetError(f"{self.shown}: {tell(error)}") from error
         self._fs: Any = fs
         self._root: str = root.rstrip("/")
         self._is_local = isinstance(fs, LocalFileSystem)
@@ -69,7 +71,7 @@ class Target:
         self._has_folders = not protocols & OBJECT_STORES
 
     def check(self) -> None:
-        """Write and delete a small file.
+        """Write a small file and delete it, and list what is there.
 
         Raises:
             TargetError: it will never do.
@@ -79,9 +81,10 @@ class Target:
         try:
             self.put(path, b"line-ood")
             self.delete(path)
+            self._list("")
         except Exception as error:
             if isinstance(error, WRONG) or getattr(error, "errno", None) == errno.EROFS:
-                raise TargetError(f"{self.shown}: {_tell(error)}") from error
+                raise TargetError(f"{self.shown}: {tell(error)}") from error
             raise
 
     def put(self, path: str, content: bytes) -> None:
@@ -103,10 +106,15 @@ class Target:
                 self._fs.rmdir(self._full(path))
 
     def sizes(self, *, sweep: bool = False) -> dict[str, int]:
-        """Every file by its path, with its bytes; with `sweep` what was left half-written long ago is deleted."""
+        """Every file by its path, with its bytes; with `sweep` what was left half-written long ago is deleted.
+
+        Of folders only those of days are looked into: the others may be nobody's to read, as `lost+found` is.
+
+        Raises:
+            Exception: a folder cannot be listed, so that nobody takes it for an empty one.
+        """
         self._fs.invalidate_cache()
-        found = self._fs.find(self._full(""), detail=True)
-        files = {path.removeprefix(self._root).lstrip("/"): info for path, info in found.items()}
+        files = {self._below(path): info for path, info in self._find().items()}
         for path, info in files.items():
             if sweep and self._is_left_behind(path, info):
                 self.delete(path)
@@ -130,6 +138,25 @@ class Target:
 
     def _full(self, path: str) -> str:
         return f"{self._root}/{path}".rstrip("/") or str(self._fs.root_marker)
+
+    def _below(self, full: str) -> str:
+        return full.removeprefix(self._root).strip("/")
+
+    def _find(self) -> dict[str, dict[str, Any]]:
+        if not self._has_folders:  # all at once; each store has a `find` of its own, which raises what goes wrong
+            found: dict[str, dict[str, Any]] = self._fs.find(self._full(""), detail=True)
+            return found
+        # The `find` that folders have passes over what cannot be listed.
+        top = self._list("")
+        days = [path for each in top if each["type"] == "directory" and is_day(path := self._below(each["name"]))]
+        listed = [*top, *itertools.chain.from_iterable(map(self._list, days))]
+        return {each["name"]: each for each in listed if each["type"] != "directory"}
+
+    def _list(self, folder: str) -> list[dict[str, Any]]:
+        try:
+            return list(self._fs.ls(self._full(folder), detail=True))
+        except FileNotFoundError:  # deleted meanwhile, or nothing has been put there yet
+            return []
 
     def _is_left_behind(self, path: str, info: Mapping[str, Any]) -> bool:
         name, written_at = path.rpartition("/")[2], info.get("mtime")
@@ -179,5 +206,6 @@ def open_target(url: str, patience_s: float) -> tuple[Target, Exception | None]:
     return target, found
 
 
-def _tell(error: Exception) -> str:
+def tell(error: Exception) -> str:
+    """An error in a line: what some file systems raise says nothing but its name."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

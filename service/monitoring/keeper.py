@@ -2,7 +2,8 @@
 
 The event loop only copies what is to be written; a thread of its own makes it text and writes it beside its place, so
 that a full or hanging disk costs no request, nor the end of the process, more than a moment. Both are told in the
-log.
+log. No save takes away what it does not replace: a file that is of no use is set aside before the first one, and models
+that are not served keep their state in it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import itertools
 import logging
+import os
 import queue
 import threading
 import time
@@ -20,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from scoring.files import write_atomically
 from service.aside import aside
@@ -31,6 +34,7 @@ log = logging.getLogger(__name__)
 
 SAVE_EVERY_S = 30.0  # what a killed process loses, at most
 PATIENCE_S = 0.5  # with the disk, at the end of the process
+UNUSABLE = ".unusable"
 
 
 class Keeper:
@@ -46,6 +50,7 @@ class Keeper:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._waiting: queue.Queue[dict[str, Any] | None] = queue.Queue(maxsize=1)
+        self._is_unusable = False  # what lies at the path
         self._is_failing = False
         self._is_late = False
         self.saved_at = time.time()
@@ -57,6 +62,7 @@ class Keeper:
         except FileNotFoundError:
             return None
         except (OSError, ValidationError) as error:
+            self._is_unusable = True
             reason = str(error) if isinstance(error, OSError) else _first_of(error)
             log.error("the monitor's state cannot be read: monitoring begins anew", extra=self._told(reason))
             return None
@@ -64,6 +70,10 @@ class Keeper:
     @contextlib.asynccontextmanager
     async def keeping(self, monitor: Monitor) -> AsyncIterator[None]:
         """Save at once, inside the block now and then, and at its end."""
+        self._is_unusable |= monitor.has_misfit
+        if monitor.unserved:
+            told = {"file": str(self._path), "models": monitor.unserved}
+            log.warning("models of the monitor's state are not served: their state is kept", extra=told)
         # A daemon: should the disk hang, the process ends all the same.
         thread = threading.Thread(target=self._work, name="monitor-state", daemon=True)
         thread.start()
@@ -96,6 +106,7 @@ class Keeper:
     def _work(self) -> None:
         while (snapshot := self._waiting.get()) is not None:
             try:
+                self._set_aside_if_unusable()
                 write_atomically(self._path, as_json(snapshot))
             except OSError as error:
                 if not self._is_failing:  # once, not every 30 s for as long as the disk is full
@@ -107,16 +118,29 @@ class Keeper:
                 self._is_failing = False
                 self.saved_at = snapshot["saved_at"]
 
+    def _set_aside_if_unusable(self) -> None:
+        if not self._is_unusable or self._path.is_dir():  # a folder is nobody's state, and nothing can replace it
+            return
+        names = (self._path.with_name(f"{self._path.name}{UNUSABLE}{number or ''}") for number in itertools.count())
+        place = next(name for name in names if not os.path.lexists(name))  # a second one is kept beside the first
+        with contextlib.suppress(FileNotFoundError):  # somebody has been quicker
+            self._path.rename(place)
+            told = {"file": str(self._path), "kept_as": str(place)}
+            log.warning("the monitor's state that is of no use was set aside", extra=told)
+        self._is_unusable = False
+
     def _told(self, reason: str) -> dict[str, str]:
         return {"file": str(self._path), "reason": reason}
 
 
 def as_json(snapshot: dict[str, Any]) -> bytes:
     """What a `StoredState` is read from."""
-    return orjson.dumps(snapshot, default=_as_text)
+    return orjson.dumps(snapshot, default=_as_plain)
 
 
-def _as_text(content: object) -> str:
+def _as_plain(content: object) -> str | dict[str, Any]:
+    if isinstance(content, BaseModel):
+        return content.model_dump()
     assert isinstance(content, bytes)
     return base64.b64encode(content).decode()
 

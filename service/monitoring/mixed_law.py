@@ -3,9 +3,12 @@
 Group g of classes (`scoring.groups`) has n_g calibration images, its threshold is their l_g-th largest score: of images
 predicted into it R_g ~ Beta(l_g, n_g + 1 - l_g) are rejected, of all of them R = sum_g w_g R_g, the R_g independent.
 
-    bound       P(R > q) <= delta by Bernstein's inequality for Beta variables (Skorski, Modern Stochastics 2023):
+    bound       P(R > q) <= delta, the lesser of two, either of which would do (no score has a say in which it is):
+                Bernstein's inequality for Beta variables (Skorski, Modern Stochastics 2023):
                 q = E R + e with e = C L / 3 + sqrt((C L / 3)^2 + 2 V L), L = log(1 / delta),
                 V = sum_g w_g^2 Var R_g and C = max_g w_g c_g, where for Beta(a, b) c = 2 (b - a) / ((a + b)(a + b + 2))
+                Bonferroni's: q = sum_g w_g q_g with P(R_g > q_g) = delta / G for each of G groups. It is below 1, as R
+                is, where with few images or a large alpha the other is not
     expected    E R
     interval    of m images, BetaBinomial of the Beta that has the mean and the variance of R
 
@@ -50,12 +53,21 @@ class MixedLaw:
         return float((self.shares * self.ranks / (self.sizes + 1)).sum())
 
     def bound(self, delta: float) -> float:
-        """What R exceeds with a share of at most `delta` of the calibration sets."""
+        """What R exceeds with a share of at most `delta` of the calibration sets; below 1."""
+        return min(self.bernstein(delta), self.bonferroni(delta))
+
+    def bernstein(self, delta: float) -> float:
+        """The bound that knows the groups to be independent."""
         total = self.sizes + 1
         scales = 2 * (total - 2 * self.ranks) / (total * (total + 2))
         log_inverse = -math.log(delta)
         linear = max(float((self.shares * scales).max()), 0.0) * log_inverse / 3
         return self.expected + linear + math.sqrt(linear**2 + 2 * self._variance * log_inverse)
+
+    def bonferroni(self, delta: float) -> float:
+        """The bound of all groups' own bounds together."""
+        of_groups = beta.isf(delta / len(self.sizes), self.ranks, self.sizes + 1 - self.ranks)
+        return float((self.shares * of_groups).sum())
 
     def interval(self, images: int) -> tuple[float, float]:
         """Between what the rejected share of `images` images lies, as for `RejectLaw`."""

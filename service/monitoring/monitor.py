@@ -26,6 +26,9 @@ class Monitor:
         stored: state to go on from.
         clock: never goes back.
         wall: seconds since 1970.
+
+    Attributes:
+        has_misfit: the state that was stored of a model is of no use, though it is of the model's artifact.
     """
 
     def __init__(
@@ -41,6 +44,7 @@ class Monitor:
         self._saved_at = 0.0 if stored is None else stored.saved_at
         self._clock, self._wall = clock, wall
         self._models: dict[str, Streams] = {}
+        self.has_misfit = False
 
     def watch(self, model: str, artifact: Artifact) -> None:
         """Begin to watch a model, from the state that was stored of this very artifact where there is such.
@@ -85,6 +89,11 @@ class Monitor:
             log.warning("monitoring was reset", extra={"model": model or "all", "stream": stream})
         return any(found)
 
+    @property
+    def unserved(self) -> list[str]:
+        """Models of the stored state that nobody watches: theirs is kept as it is, for a server that serves them."""
+        return list(self._stored)
+
     def report(self) -> MonitorReport:
         """All there is to say."""
         now = self._clock()
@@ -102,12 +111,13 @@ class Monitor:
         )
 
     def snapshot(self) -> dict[str, Any]:
-        """What a `StoredState` is made of, cheaply: bytes are not yet text."""
-        now = self._clock()
+        """What a `StoredState` is made of, cheaply: bytes are not yet text, nor what was read from text."""
+        now, wall = self._clock(), self._wall()
         return {
             "version": VERSION,
-            "saved_at": self._wall(),
-            "models": {
+            "saved_at": wall,
+            "models": {name: each.aged(self._downtime_s(wall)) for name, each in self._stored.items()}
+            | {
                 name: {
                     "artifact_id": streams.baseline.artifact_id,
                     "false_alarm": self._limits.false_alarm,
@@ -119,7 +129,6 @@ class Monitor:
 
     def _go_on(self, model: str, stored: StoredModel) -> None:
         streams, now = self._models[model], self._clock()
-        downtime_s = max(self._wall() - self._saved_at, 0)
         found = (stored.artifact_id, stored.false_alarm)
         wanted = (streams.baseline.artifact_id, self._limits.false_alarm)
         if found != wanted:
@@ -127,12 +136,16 @@ class Monitor:
             log.warning("the monitor's state is of another artifact or bound: monitoring begins anew", extra=told)
             return
         try:
-            dropped = streams.restore(stored.streams, now, downtime_s)
+            dropped = streams.restore(stored.streams, now, self._downtime_s(self._wall()))
         except ValueError as error:
             told = {"model": model, "found": str(error)}
             log.error("the monitor's state does not fit: monitoring begins anew", extra=told)
             self._models[model] = Streams(streams.baseline, now)
+            self.has_misfit = True
             return
         log.info("monitoring goes on from its state", extra={"model": model, "streams": len(stored.streams)})
         if dropped:
             log.warning("no place for streams of the monitor's state", extra={"model": model, "streams": dropped})
+
+    def _downtime_s(self, wall: float) -> float:
+        return max(wall - self._saved_at, 0)  # a clock that was set back takes nothing

@@ -27,7 +27,8 @@ class Neighbourhoods:
 
     def __init__(self, counts: Counts) -> None:
         middles = (counts.cumsum() - counts / 2) / counts.sum()
-        _, groups = np.unique((middles * GROUPS).astype(np.int64), return_inverse=True)
+        places = np.minimum((middles * GROUPS).astype(np.int64), GROUPS - 1)  # last classes without images are at 1
+        _, groups = np.unique(places, return_inverse=True)
         self.of: list[int] = groups.tolist()
         self.expected = np.bincount(groups, weights=counts).astype(np.int64)
         self.count = len(self.expected)

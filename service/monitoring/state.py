@@ -33,6 +33,10 @@ class StoredTime(_Part):
     elapsed_s: NonNegativeFloat
     steps: Annotated[list[list[NonNegativeInt]], Field(min_length=STEPS, max_length=STEPS)]
 
+    def aged(self, seconds: float) -> StoredTime:
+        """The same so much later, nothing having been seen since."""
+        return self.model_copy(update={"elapsed_s": self.elapsed_s + seconds})
+
 
 class StoredStream(_Part):
     """See `Stream`; cells in base64: unsigned numbers of four bytes in the machine's order, the oldest image first."""
@@ -49,6 +53,13 @@ class StoredModel(_Part):
     artifact_id: str
     false_alarm: float
     streams: dict[str, StoredStream]
+
+    def aged(self, seconds: float) -> StoredModel:
+        """The same so much later, nothing having been seen since."""
+        streams = {
+            name: each.model_copy(update={"time": each.time.aged(seconds)}) for name, each in self.streams.items()
+        }
+        return self.model_copy(update={"streams": streams})
 
 
 class StoredState(_Part):

@@ -8,12 +8,15 @@ invents names could put out an alarm. A reset gives a place back.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 
 from service.monitoring.baseline import Baseline
 from service.monitoring.state import StoredStream
 from service.monitoring.stream import Stream
 from service.stream_id import is_good
+
+log = logging.getLogger(__name__)
 
 DEFAULT, OTHER = "default", "other"
 
@@ -29,6 +32,7 @@ class Streams:
     def __init__(self, baseline: Baseline, now: float) -> None:
         self.baseline = baseline
         self._streams = {DEFAULT: Stream(baseline, now)}
+        self._is_overfull = False
 
     def find(self, identity: str, now: float) -> tuple[str, Stream]:
         """The stream that the images of a client's stream are counted in, and its name."""
@@ -66,7 +70,17 @@ class Streams:
         return len(self._streams) - 1 - (OTHER in self._streams)  # the default is always there
 
     def _admit(self, identity: str, now: float) -> tuple[str, Stream]:
-        name = identity if is_good(identity) and self.named < self.baseline.limits.streams else OTHER
+        name, is_stream = OTHER, is_good(identity)
+        if is_stream and self.named < self.baseline.limits.streams:
+            name = identity
+        elif is_stream:
+            self._tell_overfull(identity)
         if name not in self._streams:
             self._streams[name] = Stream(self.baseline, now)
         return name, self._streams[name]
+
+    def _tell_overfull(self, identity: str) -> None:
+        if not self._is_overfull:  # once: whoever makes up names is not to fill the log
+            told = {"limit": self.baseline.limits.streams, "artifact_id": self.baseline.artifact_id, "stream": identity}
+            log.warning("all places of --monitor-streams are taken: further streams are counted as other", extra=told)
+        self._is_overfull = True

@@ -21,6 +21,7 @@ from scoring.artifact import Artifact
 from scoring.errors import ArtifactError
 from scoring.scorer import Scorer
 from service.app import create_app
+from service.aside import is_any_running
 from service.metrics import LOADS, Metrics
 from service.model_metrics import ModelMetrics
 from service.settings import Settings
@@ -179,6 +180,50 @@ def test_a_version_that_fails_its_warm_up_is_not_switched_to(serve, place, tiny_
     assert "no kernel image" in check_problem(load(app.url, "a"), 500, "load_failed")["detail"]
     assert ask(app.url).json()["model"]["artifact_id"] == id_of(tiny_artifact)
     until(lambda: [each.name for each in threading.enumerate() if each.name.startswith("lane")] == lanes)
+
+
+def test_a_version_that_cannot_be_watched_is_not_switched_to(serve, place, tiny_artifact, other_artifact, monkeypatch):
+    """The version before answers, and is watched; the new one's threads are gone, and another attempt succeeds."""
+
+    def fail(*_: object) -> None:
+        raise ValueError("math domain error")
+
+    app = serve(Source("a", place))
+    put(other_artifact, place)
+    lanes = [each.name for each in threading.enumerate() if each.name.startswith("lane")]
+    with monkeypatch.context() as patch:
+        patch.setattr("service.monitoring.monitor.Baseline", fail)
+        assert "math domain error" in check_problem(load(app.url, "a"), 500, "load_failed")["detail"]
+    assert ask(app.url).json()["model"]["artifact_id"] == id_of(tiny_artifact)
+    watched = httpx.get(f"{app.url}/v1/monitor").json()["models"]["a"]
+    assert (watched["artifact_id"], watched["streams"]["default"]["images"]) == (id_of(tiny_artifact), 1)
+    until(lambda: [each.name for each in threading.enumerate() if each.name.startswith("lane")] == lanes)
+    assert load(app.url, "a").json()["outcome"] == "switched"
+
+
+def test_a_version_that_warms_up_is_known_of_at_the_end(place, other_artifact, monkeypatch, tmp_path):
+    """A pass that hangs in its warm-up when the server stops is a thread at work: Python is not torn down under it."""
+    has_begun, may_go_on = threading.Event(), threading.Event()
+
+    class Hanging(Scorer):
+        def score(self, pixels, *, alone=True, every=False):
+            if threading.current_thread().name.startswith("lane"):
+                has_begun.set()
+                assert may_go_on.wait(30)
+            return super().score(pixels, alone=alone, every=every)
+
+    plain = Scorer.load(other_artifact, CPU)
+    app = create_app(load_all([Source("a", place)]), Settings(admin_keys=key_files(tmp_path)["admin_keys"]))
+    put(other_artifact, place)
+    monkeypatch.setattr(Source, "load", lambda _: Hanging(plain.classifier, plain.artifact))
+    with ThreadPoolExecutor(1) as pool:
+        with live(app) as running:
+            pool.submit(load, running.url, "a")
+            assert has_begun.wait(30)
+        until(lambda: not is_any_running())
+        assert not app.state.models.has_ended
+        may_go_on.set()
+    until(lambda: app.state.models.has_ended)
 
 
 def hold_up(monkeypatch: pytest.MonkeyPatch, step: str) -> tuple[threading.Event, threading.Event]:
@@ -348,6 +393,29 @@ def test_a_shadow_that_is_behind_delays_nobody(tiny_artifact, gated):
         until(lambda: sample(running.url, "line_ood_shadow_images_total", outcome="dropped") == 10)
         gated.gate.set()
         until(lambda: sample(running.url, "line_ood_shadow_images_total", outcome="scored") == sent - 10)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no kernel image"), SystemExit("the network's code says exit")])
+def test_a_shadow_that_fails_is_counted_and_told_once(tiny_artifact, gated, monkeypatch, caplog, error):
+    """On every image: answers are what they would be without it, and the log has one line of it, not one an image."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    source, seeds = Source("a", tiny_artifact, shadow=tiny_artifact), range(20)
+    app = create_app([Loaded(source, Scorer.load(tiny_artifact, CPU), gated)], Settings(shadow_share=1))
+    with live(app) as running:
+        monkeypatch.setattr(gated, "score", fail)  # after its warm-up
+        for seed, score in score_of(tiny_artifact, seeds).items():
+            (result,) = ask(running.url, seed).json()["results"]
+            assert result["ood"]["score"] == pytest.approx(score, abs=1e-4)
+        until(lambda: sample(running.url, "line_ood_shadow_images_total", outcome="failed") == len(seeds))
+        assert [message for message in caplog.messages if "the shadow" in message] == [
+            "the shadow of a fails on images"
+        ]
+        monkeypatch.undo()
+        ask(running.url)
+        until(lambda: sample(running.url, "line_ood_shadow_images_total", outcome="scored") == 1)
 
 
 def test_a_shadow_takes_its_share(serve, tiny_artifact):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from prometheus_client import CollectorRegistry
 
 from scoring.metadata import OperatingPoint
@@ -59,6 +63,18 @@ def side_files(folder: Path) -> list[dict[str, Any]]:
 
 def bytes_below(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def make_unlistable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From now on the disk fails where this folder is to be listed."""
+    scan = os.scandir
+
+    def fail(path: str | Path) -> Iterator[os.DirEntry[str]]:
+        if Path(path) == folder:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", fail)
 
 
 class Broken(Target):

@@ -17,7 +17,7 @@ from service.capture.names import SUFFIXES, Name
 from service.capture.shelf import kept_of
 from service.capture.target import Target
 from tests.calibration.command import Call
-from tests.service.capture.making import START, candidate
+from tests.service.capture.making import START, candidate, make_unlistable
 
 REASONS = ["reject", "borderline", "random", "reject", "random"]
 
@@ -133,6 +133,15 @@ def test_only_broken_side_files_are_bad_input(call: Call, folder: Path, tmp_path
     done = call("captured", folder, "--out", tmp_path / "m.csv")
     assert done.code == 2
     assert "none of the 5 side files" in done.err
+    assert not (tmp_path / "m.csv").exists()
+
+
+@pytest.mark.parametrize("unlistable", [".", "2026-11-25"])
+def test_a_folder_that_cannot_be_listed_is_told(call: Call, folder: Path, tmp_path: Path, monkeypatch, unlistable: str):
+    """Exit code 2 and its name, not a manifest that lacks its images."""
+    make_unlistable(folder / unlistable, monkeypatch)
+    refusal = call("captured", folder, "--out", tmp_path / "m.csv").refusal()
+    assert "Input/output error" in refusal and str(folder / unlistable) in refusal
     assert not (tmp_path / "m.csv").exists()
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from service.capture.target import Target, TargetError, open_target
+from tests.service.capture.making import make_unlistable
 
 
 @pytest.fixture(params=["folder", "memory"])
@@ -58,8 +60,9 @@ def test_a_half_written_file_never_looks_whole(tmp_path, monkeypatch):
 
 def test_what_was_left_half_written_goes_when_it_is_old(tmp_path):
     """A killed server leaves a hidden file: an hour later it is deleted, but not before: it may be being written."""
-    old, fresh, foreign = tmp_path / "day/.a.jpg.part", tmp_path / "day/.b.jpg.part", tmp_path / "day/c.part"
-    (tmp_path / "day").mkdir()
+    day = tmp_path / "2026-11-24"
+    old, fresh, foreign = day / ".a.jpg.part", day / ".b.jpg.part", day / "c.part"
+    day.mkdir()
     for path in (old, fresh, foreign):
         path.write_bytes(b"half")
     for path in (old, foreign):
@@ -68,6 +71,33 @@ def test_what_was_left_half_written_goes_when_it_is_old(tmp_path):
     assert [old.exists(), fresh.exists(), foreign.exists()] == [True] * 3  # who only reads deletes nothing
     Target(str(tmp_path)).sizes(sweep=True)
     assert [old.exists(), fresh.exists(), foreign.exists()] == [False, True, True]
+
+
+@pytest.mark.parametrize("unlistable", [".", "2026-11-24"])
+def test_a_folder_that_cannot_be_listed_is_not_an_empty_one(tmp_path, monkeypatch, unlistable):
+    """The error says which it is, be it the target's own or a day's."""
+    target = Target(str(tmp_path))
+    target.put("2026-11-24/a", b"x")
+    make_unlistable(tmp_path / unlistable, monkeypatch)
+    with pytest.raises(OSError, match="Input/output error") as failed:
+        target.sizes()
+    assert failed.value.filename == str(tmp_path / unlistable)
+
+
+def test_folders_of_others_are_left_alone(tmp_path, monkeypatch):
+    """One that is nobody's to read, as a disk's own `lost+found`, does not stop the capture."""
+    target = Target(str(tmp_path))
+    target.put("2026-11-24/a", b"x")
+    (tmp_path / "lost+found").mkdir()
+    make_unlistable(tmp_path / "lost+found", monkeypatch)
+    assert target.sizes() == {"2026-11-24/a": 1}
+
+
+def test_a_check_lists(tmp_path, monkeypatch):
+    """A folder that takes files but does not show them keeps no cap: the server says so when it starts."""
+    make_unlistable(tmp_path, monkeypatch)
+    _, trouble = open_target(str(tmp_path), 10)
+    assert isinstance(trouble, OSError) and "Input/output error" in str(trouble)
 
 
 def test_folders_go_when_they_are_empty(tmp_path):
@@ -106,7 +136,7 @@ def test_a_password_is_not_shown():
     assert str(refused.value).startswith("nosuch://host/path: ")
 
 
-class Hanging(fsspec.implementations.memory.MemoryFileSystem):
+class Hanging(MemoryFileSystem):
     protocol = "memory"
 
     def pipe_file(self, path, value, mode="overwrite", **kwargs):

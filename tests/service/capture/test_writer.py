@@ -15,7 +15,15 @@ from service.capture.backlog import Backlog
 from service.capture.candidate import Candidate
 from service.capture.target import Target
 from service.capture.writer import Writer
-from tests.service.capture.making import Broken, bytes_below, candidate, counts, side_files, value
+from tests.service.capture.making import (
+    Broken,
+    bytes_below,
+    candidate,
+    counts,
+    make_unlistable,
+    side_files,
+    value,
+)
 from tests.waiting import until
 
 
@@ -175,6 +183,24 @@ def test_a_failure_loses_one_image_and_is_told_once_a_minute(tmp_path, caplog):
     assert caplog.records[-1].times == 7
 
 
+def test_nothing_is_kept_while_nobody_knows_what_lies_there(tmp_path, caplog):
+    """A day that cannot be listed counts as a failure, and is told; afterwards the cap has its images, too."""
+    with writing(tmp_path) as running:
+        running.write([candidate(seed) for seed in range(4)])
+    size = bytes_below(tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        make_unlistable(tmp_path / "2026-11-24", patch)
+        with writing(tmp_path, max_bytes=size) as running:
+            until(lambda: value(running.registry, "capture_failures_total") == 1)
+            running.write([candidate(4), candidate(5)])
+            assert value(running.registry, "capture_failures_total") == 3
+            assert "Input/output error" in caplog.records[0].reason
+            patch.undo()
+            running.write([candidate(6)])
+    assert bytes_below(tmp_path) <= size
+    assert [each["image"] for each in side_files(tmp_path)] == [candidate(seed).data for seed in (1, 2, 3, 6)]
+
+
 def test_what_people_take_away_is_noticed_before_anything_is_deleted(tmp_path):
     """An image is deleted only if there is too much now, not if there was ten minutes ago."""
     now = 0.0
@@ -211,6 +237,6 @@ def test_other_kinds_of_targets_are_written_alike(url, tmp_path):
         running.write([candidate(seed) for seed in range(6)])
         sizes = target.sizes()
         assert value(running.registry, "capture_bytes") == sum(sizes.values()) <= 6_000
-    images = [path for path in sizes if path.endswith(".png")]
-    assert [path.removesuffix(".png") + ".json" for path in images] == [p for p in sizes if p.endswith(".json")]
+    images = sorted(path for path in sizes if path.endswith(".png"))
+    assert {path.removesuffix(".png") + ".json" for path in images} == sizes.keys() - set(images)
     assert target.read(images) == [candidate(seed).data for seed in range(6 - len(images), 6)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import errno
 import json
 import os
 import threading
@@ -29,28 +30,32 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "monitor.json"
 
 
-def see(monitor: Monitor, clock: Clock, stream: str, seed: int) -> None:
+def see(monitor: Monitor, clock: Clock, stream: str, seed: int, model: str = "m") -> None:
     """A hundred images of all kinds, and fifty far out."""
     random = np.random.default_rng(seed)
     for score in [*random.uniform(-10, 50, 100), *[1000.0] * 50]:
         clock.now += 1.5
-        monitor.answered("m", ID, stream, answers([score], int(random.integers(CLASSES))))
+        monitor.answered(model, ID, stream, answers([score], int(random.integers(CLASSES))))
 
 
-def save(monitor: Monitor, path: Path) -> None:
+def save(monitor: Monitor, keeper: Keeper | Path) -> None:
     """What a server does that starts and stops."""
 
     async def run() -> None:
-        async with Keeper(path).keeping(monitor):
+        async with _keeper(keeper).keeping(monitor):
             pass
 
     asyncio.run(run())
 
 
-def begin(path: Path, artifact: Artifact, limits: Limits, clock: Clock) -> Monitor:
-    monitor = Monitor(limits, Keeper(path).read(), clock=clock, wall=clock)
+def begin(keeper: Keeper | Path, artifact: Artifact, limits: Limits, clock: Clock) -> Monitor:
+    monitor = Monitor(limits, _keeper(keeper).read(), clock=clock, wall=clock)
     monitor.watch("m", artifact)
     return monitor
+
+
+def _keeper(of: Keeper | Path) -> Keeper:
+    return Keeper(of) if isinstance(of, Path) else of
 
 
 def test_all_survives_a_restart(monitor: Monitor, artifact: Artifact, limits: Limits, clock: Clock, path: Path) -> None:
@@ -140,6 +145,25 @@ def test_state_of_something_else_begins_anew(
     assert [message in told for told in caplog.messages if "begins anew" in told] == [True]
 
 
+def test_models_that_are_not_served_keep_their_state(
+    monitor: Monitor, artifact: Artifact, limits: Limits, clock: Clock, path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A start with one of two models takes nothing from the other, which goes on later; the log names it once."""
+    monitor.watch("night", artifact)
+    see(monitor, clock, "front", 0, "night")
+    save(monitor, path)
+    clock.now += 200
+    save(begin(path, artifact, limits, clock), path)
+    clock.now += 200
+    again = begin(path, artifact, limits, clock)
+    again.watch("night", artifact)
+    night = again.report().models["night"]
+    assert night == monitor.report().models["night"]
+    assert night.streams["front"].alarm
+    assert 0 < night.streams["front"].windows["seconds"].images < 150  # the time without the model has counted
+    assert [record.models for record in caplog.records if "not served" in record.message] == [["night"]]
+
+
 def _edit(content: bytes, *where: str, to: object) -> bytes:
     state = json.loads(content)
     part: Any = state
@@ -176,16 +200,67 @@ def test_a_broken_file_is_told_and_not_fatal(
     caplog: pytest.LogCaptureFixture,
     broken: str,
 ) -> None:
-    """Monitoring begins anew, and the next save makes the file whole."""
+    """Monitoring begins anew, and the next save makes the file whole; what it was lies beside it."""
     see(monitor, clock, "default", 0)
-    path.write_bytes(BROKEN[broken](as_json(monitor.snapshot())))
-    anew = begin(path, artifact, limits, clock)
+    before = BROKEN[broken](as_json(monitor.snapshot()))
+    path.write_bytes(before)
+    keeper = Keeper(path)
+    anew = begin(keeper, artifact, limits, clock)
     assert anew.report().models["m"].streams["default"].images == 0
     (told,) = [record for record in caplog.records if "begins anew" in record.message]
     assert told.levelname == "ERROR"
     see(anew, clock, "default", 1)
-    save(anew, path)
+    save(anew, keeper)
     assert begin(path, artifact, limits, clock).report() == anew.report()
+    assert path.with_name("monitor.json.unusable").read_bytes() == before
+
+
+@pytest.mark.parametrize("trouble", ["a file that is none", "a disk that fails"])
+def test_what_cannot_be_read_is_set_aside(
+    monitor: Monitor, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, trouble: str
+) -> None:
+    """No save takes its place: its bytes lie beside it, where the log says, also those of a second one."""
+
+    def fail(_: Path) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    for name in ("monitor.json.unusable", "monitor.json.unusable1"):
+        path.write_bytes(name.encode())
+        keeper = Keeper(path)
+        with monkeypatch.context() as patch:
+            if trouble == "a disk that fails":
+                patch.setattr(Path, "read_bytes", fail)
+            assert keeper.read() is None
+        save(monitor, keeper)
+        assert Keeper(path).read() is not None
+        assert path.with_name(name).read_bytes() == name.encode()
+        assert caplog.records[-1].kept_as == str(path.with_name(name))
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_cannot_be_set_aside_stays(
+    monitor: Monitor,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    is_folder: bool,
+) -> None:
+    """A disk that takes no new name, or a folder where the file should be: nothing is saved, and that is told."""
+
+    def fail(_: Path, target: Path) -> Path:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    if is_folder:
+        path.mkdir()
+    else:
+        path.write_bytes(b"no state")
+        monkeypatch.setattr(Path, "rename", fail)
+    keeper = Keeper(path)
+    assert keeper.read() is None
+    save(monitor, keeper)
+    assert path.is_dir() if is_folder else path.read_bytes() == b"no state"
+    assert list(path.parent.iterdir()) == [path]
+    assert caplog.messages.count("the monitor's state cannot be saved") == 1
 
 
 def test_no_file_is_a_beginning(path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -103,8 +103,11 @@ def test_ids_that_are_none_are_counted_as_other(monitor: Monitor, identity: str)
     assert told(monitor, "other" if identity else "default").images == 1
 
 
-def test_streams_are_bounded(monitor: Monitor) -> None:
-    """The first three keep their places, however many names are made up; all others are one stream."""
+def test_streams_are_bounded(monitor: Monitor, caplog: pytest.LogCaptureFixture) -> None:
+    """The first three keep their places, however many names are made up; all others are one stream, told once."""
+    for name in ("no name", "other"):
+        monitor.answered("m", ID, name, answers([1.0]))
+    assert caplog.records == []
     for index in range(1000):
         monitor.answered("m", ID, f"camera{index}", answers([1.0]))
     monitor.answered("m", ID, "camera0", answers([1.0]))
@@ -114,8 +117,11 @@ def test_streams_are_bounded(monitor: Monitor) -> None:
         "camera0": 2,
         "camera1": 1,
         "camera2": 1,
-        "other": 997,
+        "other": 999,
     }
+    (told,) = caplog.records
+    assert "--monitor-streams" in told.message
+    assert (told.limit, told.stream) == (3, "camera3")
 
 
 def test_reset_forgets_a_stream_and_gives_its_place_back(monitor: Monitor) -> None:

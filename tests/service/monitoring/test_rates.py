@@ -7,8 +7,10 @@ import pytest
 from scipy.stats import beta, betabinom, binom, binomtest, norm
 
 from scoring import conformal
+from scoring.conformal import Guarantee
 from scoring.groups import ClassGroups
 from scoring.metadata import OperatingPoint
+from service.monitoring.evidence import Evidence
 from service.monitoring.mixed_law import MixedLaw, law_of
 from service.monitoring.rates import COUNTED, RejectLaw
 
@@ -69,6 +71,7 @@ GROUPS = MixedLaw(np.array([2, 5, 40]), np.array([39, 99, 800]), np.array([0.1, 
 
 
 MANY = MixedLaw(np.full(1000, 2), np.full(1000, 45), np.full(1000, 1e-3))
+MOSTLY = MixedLaw(np.array([18, 18]), np.array([20, 20]), np.array([0.5, 0.5]))  # rejected, at an alpha of 0.9
 
 
 def rates_of(law: MixedLaw, random: np.random.Generator, draws: int) -> np.ndarray:
@@ -77,12 +80,13 @@ def rates_of(law: MixedLaw, random: np.random.Generator, draws: int) -> np.ndarr
     return np.array([random.beta(rank, size + 1 - rank, draws) for rank, size in sizes])
 
 
-@pytest.mark.parametrize("law", [GROUPS, MANY, MixedLaw(np.array([9]), np.array([10]), np.ones(1))])
+@pytest.mark.parametrize("law", [GROUPS, MANY, MOSTLY, MixedLaw(np.array([9]), np.array([10]), np.ones(1))])
 def test_several_groups_exceed_their_bound_less_often_than_promised(law: MixedLaw) -> None:
-    """Over calibration sets; and the bound is no further out than twice what would be exact."""
+    """Over calibration sets, by either of two bounds; and the lesser is at most twice as far out as an exact one."""
     random, draws, delta = np.random.default_rng(0), 20_000, 0.05
     rates = (law.shares[:, None] * rates_of(law, random, draws)).sum(0)
-    assert (rates > law.bound(delta)).sum() <= binom.ppf(1 - CHANCE, draws, delta)
+    for bound in (law.bernstein(delta), law.bonferroni(delta)):
+        assert (rates > bound).sum() <= binom.ppf(1 - CHANCE, draws, delta)
     assert law.bound(delta) - law.expected < 2 * (np.quantile(rates, 1 - delta) - law.expected)
 
 
@@ -91,7 +95,22 @@ def test_the_inequality_behind_the_bound(rank: int) -> None:
     """One Beta exceeds what Bernstein's inequality allows it no more often than that, as its own tail says."""
     law = MixedLaw(np.array([rank]), np.array([1000]), np.ones(1))
     for delta in (0.5, 0.1, 1e-2, 1e-4, 1e-8):
-        assert beta.sf(law.bound(delta), rank, 1001 - rank) <= delta
+        assert beta.sf(law.bernstein(delta), rank, 1001 - rank) <= delta
+
+
+@pytest.mark.parametrize("guarantee", ["marginal", "pac"])
+@pytest.mark.parametrize("alpha", [0.3, 0.9, 0.99])
+@pytest.mark.parametrize("least", [None, 10])
+@pytest.mark.parametrize("delta", [0.05, 0.0025, 1e-9])
+def test_a_bound_is_a_rate_that_can_be_bet_against(
+    guarantee: Guarantee, alpha: float, least: int | None, delta: float
+) -> None:
+    """Below 1 with few images and a large alpha, too, for one threshold and for several: evidence begins at nothing."""
+    point = OperatingPoint(name="a", alpha=alpha, guarantee=guarantee, delta=0.05, threshold=None)
+    law = law_of(point, ClassGroups(np.arange(40.0), np.arange(40) % 2, 2, least))
+    assert isinstance(law, RejectLaw if least is None else MixedLaw)
+    assert law.expected < law.bound(delta) < 1
+    assert Evidence(law.bound(delta), delta).log_value == pytest.approx(0)
 
 
 def test_calibrations_by_class_keep_the_bound() -> None:

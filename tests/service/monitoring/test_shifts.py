@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from service.monitoring.neighbourhoods import GROUPS, Neighbourhoods
@@ -76,6 +76,7 @@ def test_deciles_are_tenths_of_the_calibration() -> None:
     assert bins.expected.tolist() == [20] * 10
 
 
+@example([1] * GROUPS + [0])
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=200).filter(any))
 def test_groups_are_neighbours_with_even_shares(counts: list[int]) -> None:
     """At most GROUPS, in the order of the classes; no group of several classes has more than two even shares."""
