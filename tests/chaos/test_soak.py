@@ -80,7 +80,8 @@ def test_soak(subject: Subject):
 
         capacity, before, replies = asyncio.run(soak())
         tally = Counter(reply.outcome for reply in replies)
-        assert tally.keys() == {"right"}, tally
+        odd = [(each.due - replies[0].due, each.seconds, each.outcome) for each in replies if each.outcome != "right"]
+        assert not odd, (capacity, tally, odd[:100])
         until(lambda: sample(server.url, "line_ood_admitted_images") == 0)
         assert sample(server.url, "line_ood_images_total", operating_point="default") - before == len(replies)
         assert sample(server.url, "line_ood_image_errors_total") == 0

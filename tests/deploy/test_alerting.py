@@ -12,7 +12,7 @@ import httpx
 import pytest
 import yaml
 
-from tests.deploy.conftest import running_prometheus, running_tool, tool
+from tests.deploy.conftest import PATIENCE_S, running_prometheus, running_tool, tool
 from tests.deploy.rules import ROOT
 from tests.processes import running_server
 from tests.service.conftest import encode
