@@ -20,7 +20,7 @@ test: $(VENV)/.dev  ## the whole test suite
 	./scripts/install-test-tools
 	$(BIN)/python -m pytest $(ARGS)
 
-chaos: $(VENV)/.dev  ## faults under traffic in their long form, two hours with the soak: make chaos SOAK_S=600
+chaos: $(VENV)/.dev  ## faults under traffic in their long form, an hour and a half with the soak: make chaos SOAK_S=600
 	./scripts/install-test-tools
 	rm -f build/chaos.jsonl
 	CHAOS=long SOAK_S=$(SOAK_S) $(BIN)/python -m pytest tests/chaos --durations=0 $(ARGS)

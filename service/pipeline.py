@@ -163,11 +163,11 @@ class Pipeline:
         reads: Sequence[Read] = [partial(self._read, image) for image in images]
         if record is not None:
             reads = record.watch(reads)
-        self._arrived += len(images)
         begun = [
             image if isinstance(image, LineOodError) else self._begin(read, every)
             for image, read in zip(images, reads, strict=True)
         ]
+        self._arrived += len(images)
         try:
             return [await each.future if isinstance(each, Promise) else each for each in begun]
         except asyncio.CancelledError:
