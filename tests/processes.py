@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import ssl
@@ -9,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
@@ -63,6 +65,13 @@ def running_server(
         reader.join()
         process.stdout.close()
         process.stderr.close()
+
+
+def offline_scores(artifact: Path, paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """What `line-ood score` says of files, by path."""
+    command = [COMMAND, "score", "--artifact", artifact, *paths]
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {each["path"]: each for each in map(json.loads, lines)}
 
 
 def _wait_until_ready(url: str, process: subprocess.Popen[str], log: list[str], verify: ssl.SSLContext | bool) -> None:

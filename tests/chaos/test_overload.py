@@ -7,8 +7,6 @@ capacity; both are measured here, and the queue is so long that this and the bat
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +22,7 @@ from tests.chaos.scale import IS_LONG, SCALE
 from tests.chaos.sender import Picture, Reply, Sender
 from tests.factories.paced import IMAGE_S
 from tests.metrics import sample
-from tests.processes import COMMAND, running_server
+from tests.processes import offline_scores, running_server
 from tests.service.conftest import encode
 from tests.waiting import until
 
@@ -98,10 +96,10 @@ def decoding(tiny_artifact: Path, tmp_path: Path) -> Bottleneck:
     for seed, path in enumerate(paths):
         coarse = np.random.default_rng(seed).integers(0, 256, (20, 30, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((3000, 2000)).save(path)
-    command = [COMMAND, "score", "--artifact", tiny_artifact, *paths]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    scored = {each["path"]: each["ood_score"] for each in map(json.loads, lines)}
-    return Bottleneck("decoding", (), [Picture(path.read_bytes(), scored[str(path)]) for path in paths], left=0.5)
+    scored = offline_scores(tiny_artifact, paths)
+    return Bottleneck(
+        "decoding", (), [Picture(path.read_bytes(), scored[str(path)]["ood_score"]) for path in paths], left=0.5
+    )
 
 
 @pytest.mark.parametrize("bottleneck", ["network", "decoding"])

@@ -7,8 +7,6 @@ tiny network, which finds what is lost or counted wrong, and of memory only what
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,7 +23,7 @@ from tests.chaos.scale import IS_LONG, SCALE
 from tests.chaos.sender import Picture, Reply, Sender
 from tests.data import data_folder
 from tests.metrics import sample
-from tests.processes import COMMAND, running_server
+from tests.processes import offline_scores, running_server
 from tests.service.conftest import encode
 from tests.service.test_reload import resident_mb
 from tests.waiting import until
@@ -52,10 +50,8 @@ def subject(tiny_artifact: Path, scores: dict[int, float]) -> Subject:
         return Subject(flags, [Picture(encode(seed), score) for seed, score in scores.items()], slack_mb=20)
     folder = data_folder() / "imagenet_sample"
     paths = sorted(path for path in folder.rglob("*") if path.is_file())[::10][:PHOTOS] or [SAMPLE]
-    command = [COMMAND, "score", "--artifact", ARTIFACT, *paths]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    scored = {each["path"]: each["ood_score"] for each in map(json.loads, lines)}
-    return Subject((), [Picture(path.read_bytes(), scored[str(path)]) for path in paths], slack_mb=4)
+    scored = offline_scores(ARTIFACT, paths)
+    return Subject((), [Picture(path.read_bytes(), scored[str(path)]["ood_score"]) for path in paths], slack_mb=4)
 
 
 def test_soak(subject: Subject):

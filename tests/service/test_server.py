@@ -20,7 +20,7 @@ import pytest
 from scoring.embedded import ARTIFACT, SAMPLE
 from tests.data import real_data
 from tests.metrics import families, total
-from tests.processes import COMMAND, RunningServer, running_server
+from tests.processes import COMMAND, RunningServer, offline_scores, running_server
 from tests.service.conftest import encode
 from tests.service.test_routes import png_header
 
@@ -39,15 +39,6 @@ def post(client: httpx.Client, data: bytes) -> httpx.Response:
     return client.post("/v1/predict?top_k=1", content=data, headers=JPEG)
 
 
-def offline_scores(paths: list[Path]) -> dict[str, dict]:
-    """What `line-ood score` says of the same files."""
-    done = subprocess.run(
-        [COMMAND, "score", "--artifact", ARTIFACT, *paths], capture_output=True, text=True, check=True
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return {line["path"]: line for line in lines}
-
-
 def check_answer(result: dict, wanted: dict) -> None:
     """The service says of an image what the command says: batches may differ by rounding alone."""
     (best,) = result["predictions"]
@@ -64,7 +55,7 @@ def test_64_clients_with_broken_images_among_1000():
     assert len(paths) == 1000
     broken = dict(zip(range(0, 1000, 50), itertools.cycle(BROKEN), strict=False))
     good = [path for index, path in enumerate(paths) if index not in broken]
-    wanted = offline_scores(good)
+    wanted = offline_scores(ARTIFACT, good)
     with running_server("--timeout-s", "300") as server, ThreadPoolExecutor(CLIENTS) as pool:
         with httpx.Client(base_url=server.url, timeout=300, limits=httpx.Limits(max_connections=CLIENTS)) as client:
 
